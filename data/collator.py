@@ -1,0 +1,131 @@
+"""Batches of {"input", "output"} texts as padded tensors, with the loss on the output alone unless asked otherwise."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+# What torch's cross entropy leaves out. https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html
+IGNORE_INDEX = -100
+LENGTH_BATCH = 1000  # instances tokenized at once where all of them are counted
+
+
+@dataclass
+class DataCollatorForCausalLM:
+    """Tokenize, cut, mask and pad a list of {"input": str, "output": str}; other fields are ignored.
+
+    The source is BOS (where the tokenizer has one) and the input, at most `source_max_len` tokens, the first ones kept.
+    The target is the output and EOS, at most `target_max_len` tokens, EOS always among them and always supervised.
+    Rows are padded on the right. Masks come from lengths, never from comparing ids, so a pad token that is EOS or that
+    stands in a text changes nothing. With one, two, three as ids 3, 4, 5 and <pad>, <s>, </s> as 0, 1, 2:
+
+    >>> collator = DataCollatorForCausalLM(
+    ...     tokenizer, source_max_len=3, target_max_len=2, train_on_source=False, predict_with_generate=True
+    ... )
+    >>> batch = collator([{"input": "one", "output": "two three"}, {"input": "one two three", "output": "one"}])
+    >>> for name, rows in batch.items():
+    ...     print(name, rows.tolist())
+    input_ids [[1, 3, 4, 2, 0], [1, 3, 4, 3, 2]]
+    attention_mask [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    labels [[-100, -100, 4, 2, -100], [-100, -100, -100, 3, 2]]
+    prompt_input_ids [[0, 1, 3], [1, 3, 4]]
+    prompt_attention_mask [[0, 1, 1], [1, 1, 1]]
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with an EOS token.
+        source_max_len: tokens of a source, BOS included.
+        target_max_len: tokens of a target, EOS included.
+        train_on_source: supervise the source too.
+        predict_with_generate: also give the prompt alone, padded on the left, so that generation of every row starts
+            right after its prompt.
+
+    Raises:
+        ValueError: the tokenizer has no EOS token, or a limit leaves no room.
+    """
+
+    tokenizer: Any
+    source_max_len: int
+    target_max_len: int
+    train_on_source: bool
+    predict_with_generate: bool
+
+    def __post_init__(self):
+        if self.tokenizer.eos_token_id is None:
+            raise ValueError("the tokenizer has no EOS token: a model tuned with it would never learn to stop")
+        if self.source_max_len < 1 or self.target_max_len < 1:
+            raise ValueError(
+                f"source_max_len {self.source_max_len} and target_max_len {self.target_max_len} must both be at least 1"
+            )
+
+    def encode(self, instances: Sequence[Mapping]) -> list[tuple[list[int], list[int]]]:
+        """Return the (source ids, target ids) of each instance, cut to the limits and with BOS and EOS."""
+        sources = self._token_ids([instance["input"] for instance in instances])
+        targets = self._token_ids([instance["output"] for instance in instances])
+        return [
+            (self._finish_source(source), self._finish_target(target))
+            for source, target in zip(sources, targets, strict=True)
+        ]
+
+    def lengths(self, instances: Sequence[Mapping]) -> list[int]:
+        """Return how many tokens source and target of each instance have together after the cuts; shows progress."""
+        from datasets.utils import tqdm
+
+        counted = []
+        # delay: a bar for what takes under two seconds only flickers.
+        with tqdm(total=len(instances), desc="counting tokens", unit=" rows", delay=2) as bar:
+            for start in range(0, len(instances), LENGTH_BATCH):
+                pairs = self.encode(instances[start : start + LENGTH_BATCH])
+                counted += [len(source) + len(target) for source, target in pairs]
+                bar.update(len(pairs))
+        return counted
+
+    def __call__(self, instances: Sequence[Mapping]) -> dict[str, torch.Tensor]:
+        """Return int64 tensors `input_ids`, `attention_mask` and `labels`, each (batch, longest row).
+
+        With `predict_with_generate` also `prompt_input_ids` and `prompt_attention_mask`, each (batch, longest source).
+        """
+        pairs = self.encode(instances)
+        rows = [source + target for source, target in pairs]
+        labels = [
+            (source if self.train_on_source else [IGNORE_INDEX] * len(source)) + target for source, target in pairs
+        ]
+        pad = self._pad_id()
+        batch = {
+            "input_ids": _pad(rows, pad),
+            "attention_mask": _pad([[1] * len(row) for row in rows], 0),
+            "labels": _pad(labels, IGNORE_INDEX),
+        }
+        if self.predict_with_generate:
+            # Nothing can be generated from nothing: without BOS, an empty prompt is the end of the text before.
+            prompts = [source or [self.tokenizer.eos_token_id] for source, _ in pairs]
+            batch["prompt_input_ids"] = _pad(prompts, pad, left=True)
+            batch["prompt_attention_mask"] = _pad([[1] * len(prompt) for prompt in prompts], 0, left=True)
+        return batch
+
+    def _token_ids(self, texts: list[str]) -> list[list[int]]:
+        # verbose=False: the warning about a text longer than the model's context comes before our own cut.
+        return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+    def _finish_source(self, ids: list[int]) -> list[int]:
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and ids[:1] != [bos]:
+            ids = [bos, *ids]
+        return ids[: self.source_max_len]
+
+    def _finish_target(self, ids: list[int]) -> list[int]:
+        eos = self.tokenizer.eos_token_id
+        ids = ids[: self.target_max_len - 1]
+        return ids if ids[-1:] == [eos] else [*ids, eos]
+
+    def _pad_id(self) -> int:
+        # Which id pads is of no consequence, as no mask is read from it.
+        pad = self.tokenizer.pad_token_id
+        return self.tokenizer.eos_token_id if pad is None else pad
+
+
+def _pad(rows: Sequence[list[int]], value: int, left: bool = False) -> torch.Tensor:
+    """Return `rows` as one int64 tensor (rows, longest row), filled with `value` on the right or the left."""
+    width = max(map(len, rows))
+    padded = [[value] * (width - len(row)) + row if left else row + [value] * (width - len(row)) for row in rows]
+    return torch.tensor(padded, dtype=torch.long)

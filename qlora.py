@@ -1,0 +1,200 @@
+"""Fine-tune a causal language model with QLoRA: 4-bit base, LoRA adapters, on one GPU or none.
+
+    python qlora.py --model_name_or_path Qwen/Qwen3-0.6B --dataset my.jsonl --max_steps 500 --output_dir output/mine
+    python qlora.py …the same…                                # goes on from the last checkpoint
+    python qlora.py …the same… --do_train False --do_predict  # writes output/mine/predictions.jsonl
+    python qlora.py --help
+
+Exit status: 0 done, 2 the request was wrong, 1 the run failed, 130/143 stopped by a signal after saving.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from data.formats import DataError
+from training.arguments import FailedRunError, RequestError, check_command_line, parse
+
+# The public names, and where each is; `from qlora import X` imports X's module only then.
+PUBLIC_NAMES = {
+    "ModelArguments": "training.arguments",
+    "DataArguments": "training.arguments",
+    "TrainingArguments": "training.trainer",
+    "GenerationArguments": "training.arguments",
+    "find_all_linear_names": "training.model",
+    "SavePeftModelCallback": "training.checkpoint",
+    "get_accelerate_model": "training.model",
+    "print_trainable_parameters": "training.model",
+    "smart_tokenizer_and_embedding_resize": "training.tokenizer",
+    "DataCollatorForCausalLM": "data.collator",
+    "extract_unnatural_instructions_data": "data.formats",
+    "ALPACA_PROMPT_DICT": "data.formats",
+    "extract_alpaca_dataset": "data.formats",
+    "make_data_module": "data.loading",
+    "get_last_checkpoint": "training.checkpoint",
+    "MMLUEvalCallback": "eval.mmlu",
+    "IGNORE_INDEX": "data.collator",
+    "DEFAULT_PAD_TOKEN": "training.tokenizer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC_NAMES:
+        raise AttributeError(f"module 'qlora' has no attribute {name!r}")
+    return getattr(importlib.import_module(PUBLIC_NAMES[name]), name)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; gives the exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        check_command_line(argv)
+        quiet_other_processes()
+        return run(argv)
+    except (RequestError, DataError) as error:
+        print(f"qlora.py: error: {error}", file=sys.stderr)
+        return 2
+    except FailedRunError as error:
+        print(f"qlora.py: failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("qlora.py: interrupted", file=sys.stderr)
+        return 130
+
+
+def run(argv: list[str]) -> int:
+    """Parse, build, train, evaluate, predict, and say what came of it."""
+    from transformers import set_seed
+
+    from data.loading import load_rows, make_data_module
+    from training.model import get_accelerate_model, print_trainable_parameters
+    from training.trainer import TrainingArguments, build_trainer
+
+    model_args, data_args, training_args, generation_args = parse(TrainingArguments, argv)
+    checkpoint, completed = find_start(training_args)
+    args = argparse.Namespace(**vars(model_args), **vars(data_args), **vars(training_args))
+    say_what_differs(args, generation_args, checkpoint)
+    rows = load_rows(args)  # before the model, which takes longer to load than a wrong file to refuse
+    set_seed(args.seed)
+    model, tokenizer = get_accelerate_model(args, checkpoint)
+    print_trainable_parameters(args, model)
+    data_module = make_data_module(tokenizer, args, rows)
+    trainer = build_trainer(model, tokenizer, training_args, generation_args, data_module)
+    add_callbacks(trainer, args)
+    if args.do_train:
+        signum = train_and_save(trainer, args, checkpoint)
+        if signum is not None:
+            return 128 + signum
+    if args.do_eval or args.do_mmlu_eval:
+        evaluate(trainer, args)
+    if args.do_predict:
+        predict(trainer, args, data_module)
+    finish(trainer, args, argv, completed)
+    return 0
+
+
+def train() -> int:
+    """The command line as a function."""
+    return main()
+
+
+def quiet_other_processes() -> None:
+    """Under a launcher the first process speaks for all."""
+    if int(os.environ.get("RANK", "0")) != 0:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open as long as the process)
+
+
+def find_start(training_args: Any) -> tuple[str | None, bool]:
+    """What to go on from: the checkpoint asked for, the last whole one, or nothing; a completed run trains no more."""
+    from training.checkpoint import check_resumable, get_last_checkpoint
+
+    if training_args.resume_from_checkpoint is not None:
+        return check_resumable(training_args.resume_from_checkpoint), False
+    checkpoint, completed = get_last_checkpoint(training_args.output_dir)
+    if completed and training_args.do_train:
+        training_args.do_train = training_args.eval_on_start = False
+        print(
+            f"{training_args.output_dir} holds a completed run: it is not trained further, and what follows uses its "
+            "tuned weights. To train anew, give another --output_dir or remove this one."
+        )
+    elif checkpoint is not None and not completed:
+        print(f"going on from {checkpoint}")
+    elif checkpoint is None and not training_args.do_train:
+        print(f"note: {training_args.output_dir} holds no tuned weights: this is the base model as it is.")
+    return checkpoint, completed
+
+
+def say_what_differs(args: Any, generation_args: Any, checkpoint: str | None) -> None:
+    """Name settings that have no effect, and flags that differ from those of the checkpoint that is gone on from."""
+    from training.checkpoint import changed_flags
+
+    if args.do_predict and generation_args.unused():
+        print(f"note: {', '.join(generation_args.unused())}: no effect without --do_sample or --num_beams above 1.")
+    changed = changed_flags(args, checkpoint) if checkpoint is not None and args.do_train else []
+    if changed:
+        print(f"note: going on with other flags than the checkpoint was made with: {'; '.join(changed)}")
+
+
+def add_callbacks(trainer: Any, args: Any) -> None:
+    from training.checkpoint import SavePeftModelCallback
+
+    trainer.add_callback(SavePeftModelCallback(args))
+    if args.do_mmlu_eval:
+        from eval.mmlu import MMLUEvalCallback
+
+        trainer.add_callback(MMLUEvalCallback(trainer, args))
+
+
+def train_and_save(trainer: Any, args: Any, checkpoint: str | None) -> int | None:
+    """Train; save and mark the run completed, unless a signal (returned) stopped it."""
+    from training.checkpoint import save_final
+    from training.report import save_metrics
+    from training.trainer import train_model
+
+    metrics, signum = train_model(trainer, checkpoint)
+    if signum is not None:
+        step = trainer.state.global_step
+        print(f"stopped after step {step}; the same command goes on from {args.output_dir}/checkpoint-{step}.")
+        return signum
+    save_final(trainer, args)
+    save_metrics(trainer, "train", metrics, args)
+    return None
+
+
+def evaluate(trainer: Any, args: Any) -> None:
+    from training.report import save_metrics
+
+    metrics = trainer.evaluate(metric_key_prefix="eval")
+    metrics["eval_samples"] = len(trainer.eval_dataset)
+    save_metrics(trainer, "eval", metrics, args)
+
+
+def predict(trainer: Any, args: Any, data_module: dict[str, Any]) -> None:
+    from eval.generation import write_predictions
+    from training.report import save_metrics
+
+    rows = data_module["predict_dataset"]
+    output = trainer.predict(rows, metric_key_prefix="predict")
+    metrics = {**output.metrics, "predict_samples": len(rows)}
+    if trainer.is_world_process_zero():
+        path = Path(args.output_dir) / "predictions.jsonl"
+        metrics |= write_predictions(path, rows, output.predictions, data_module["data_collator"])
+    save_metrics(trainer, "predict", metrics, args)
+
+
+def finish(trainer: Any, args: Any, argv: list[str], completed: bool) -> None:
+    from training.report import print_summary, read_metrics, write_model_card
+
+    tuned = args.do_train or completed
+    if trainer.is_world_process_zero():
+        if args.do_train:
+            write_model_card(args, argv)
+        print_summary(args, read_metrics(args.output_dir), tuned, trainer.state.global_step)
+    trainer.end()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""What a run leaves for people to read: metrics.json, the model card, and the summary at the end."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from training.checkpoint import write_json
+
+METRICS = "metrics.json"
+
+
+def save_metrics(trainer: Any, split: str, metrics: dict[str, Any], args: Any) -> None:
+    """Write `{split}_results.json` and add the metrics to metrics.json, which keeps those of earlier commands."""
+    if not trainer.is_world_process_zero():
+        return
+    write_json(Path(args.output_dir) / f"{split}_results.json", metrics)
+    write_json(Path(args.output_dir) / METRICS, {**read_metrics(args.output_dir), **metrics})
+
+
+def read_metrics(output_dir: str) -> dict[str, Any]:
+    path = Path(output_dir) / METRICS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def write_model_card(args: Any, command: list[str]) -> None:
+    """Write README.md of the output directory: what the adapter is, how it was made and is loaded, how good it is.
+
+    It replaces the template that PEFT leaves there.
+    """
+    metrics = read_metrics(args.output_dir)
+    rows = "\n".join(f"| {name} | {format_value(value)} |" for name, value in sorted(metrics.items()))
+    kind = "Full fine-tune" if args.full_finetune else f"LoRA adapter (r = {args.lora_r}, alpha = {args.lora_alpha:g})"
+    library = "transformers" if args.full_finetune else "peft"
+    text = f"""---
+base_model: {args.model_name_or_path}
+library_name: {library}
+pipeline_tag: text-generation
+tags: [qlora, {library}]
+---
+# {kind} of {args.model_name_or_path}
+
+Tuned on `{args.dataset}` with the base held in {args.bits} bits{f" ({args.quant_type})" if args.bits == 4 else ""}.
+
+## How it was made
+```
+python qlora.py {shlex.join(command)}
+```
+
+## How to load it
+```python
+{loading_code(args)}
+```
+
+## How good it is
+| metric | value |
+|---|---|
+{rows}
+"""
+    (Path(args.output_dir) / "README.md").write_text(text, encoding="utf-8")
+
+
+def loading_code(args: Any) -> str:
+    if args.full_finetune:
+        return f'model = transformers.AutoModelForCausalLM.from_pretrained("{args.output_dir}")'
+    return (
+        f'tokenizer = transformers.AutoTokenizer.from_pretrained("{args.output_dir}")\n'
+        f'base = transformers.AutoModelForCausalLM.from_pretrained("{args.model_name_or_path}")\n'
+        "if len(tokenizer) > base.get_input_embeddings().num_embeddings:\n"
+        "    base.resize_token_embeddings(len(tokenizer))\n"
+        f'model = peft.PeftModel.from_pretrained(base, "{args.output_dir}")'
+    )
+
+
+def format_value(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def print_summary(args: Any, metrics: dict[str, Any], trained: bool, last_step: int) -> None:
+    """Say what was made, where it is, how good it is, and which command comes next."""
+    print("\nsummary")
+    what = "weights" if args.full_finetune else "adapter"
+    if trained:
+        print(f"  {what}:     {args.output_dir}  ({last_step:,} steps)")
+    if trained and "train_loss_first" in metrics:
+        print(f"  loss:        {metrics['train_loss_first']:.4f} at the start → {metrics['train_loss_last']:.4f}")
+    if "eval_loss" in metrics:
+        before = f"{metrics['eval_loss_before']:.4f} → " if "eval_loss_before" in metrics else ""
+        print(f"  eval loss:   {before}{metrics['eval_loss']:.4f}  (perplexity {metrics['eval_perplexity']:.3g})")
+    if "predict_exact_match" in metrics:
+        print(f"  exact match: {metrics['predict_exact_match']:.1%} of {metrics['predict_samples']:,} predictions")
+        print(f"  predictions: {args.output_dir}/predictions.jsonl")
+    print(f"  metrics:     {args.output_dir}/{METRICS}")
+    for title, command in next_commands(args):
+        print(f"  {title + ':':<12} {command}")
+
+
+def next_commands(args: Any) -> list[tuple[str, str]]:
+    """The command that would most likely be wanted next."""
+    again = f"python qlora.py --model_name_or_path {shlex.quote(args.model_name_or_path)} --bits {args.bits}"
+    again += f" --dataset {shlex.quote(args.dataset)} --output_dir {shlex.quote(args.output_dir)} --do_train False"
+    if not args.do_predict:
+        return [("next", f"{again} --do_predict")]
+    return [("next", f"head -n 3 {shlex.quote(args.output_dir)}/predictions.jsonl")]
