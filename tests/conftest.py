@@ -7,7 +7,7 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import pytest  # noqa: E402
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_TEXT = [
@@ -55,4 +55,66 @@ def shared_data() -> Path:
     path = Path(os.environ.get("QLORA_SHARED_DATA", REPOSITORY.parent / "shared" / "data"))
     if not path.is_dir():
         pytest.skip(f"the real data is not there: {path} (set QLORA_SHARED_DATA)")
+    return path
+
+
+ARCHITECTURES = ("llama", "qwen3", "gpt_neox", "gpt2", "gemma")
+
+
+def tiny_config(architecture: str, vocab_size: int):
+    """A two-layer config of an architecture, with the special ids of `tiny_tokenizer`."""
+    from transformers import CONFIG_MAPPING
+
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    if architecture == "gpt2":
+        sizes = {"n_embd": 64, "n_inner": 128, "n_layer": 2, "n_head": 4, "n_positions": 512}
+    elif architecture in ("llama", "qwen3", "gemma"):
+        sizes |= {"num_key_value_heads": 2, "head_dim": 16}
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 3}
+    return CONFIG_MAPPING[architecture](vocab_size=vocab_size, **sizes, **ids)
+
+
+@pytest.fixture(scope="session")
+def make_base(tmp_path_factory, _tiny_tokenizer_text):
+    """A function: architecture → directory of a tiny random base model with its tokenizer, made once."""
+    made: dict[str, Path] = {}
+
+    def make(architecture: str = "llama") -> Path:
+        if architecture not in made:
+            import torch
+            from tokenizers import Tokenizer
+            from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+            tokenizer = PreTrainedTokenizerFast(
+                tokenizer_object=Tokenizer.from_str(_tiny_tokenizer_text),
+                bos_token="<s>",
+                eos_token="</s>",
+                unk_token="<unk>",
+                pad_token="<pad>",
+            )
+            torch.manual_seed(0)
+            model = AutoModelForCausalLM.from_config(tiny_config(architecture, len(tokenizer)))
+            made[architecture] = tmp_path_factory.mktemp("base") / architecture
+            model.save_pretrained(made[architecture])
+            tokenizer.save_pretrained(made[architecture])
+        return made[architecture]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def rows_file(tmp_path_factory) -> Path:
+    """24 alpaca rows of unequal lengths."""
+    import json
+
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    rows = [
+        {
+            "instruction": f"Say the number {n}{' please' * (n % 5)}.",
+            "input": "aloud" * (n % 2),
+            "output": f"The number is {n}." + " Yes!" * (n % 7),
+        }
+        for n in range(24)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
