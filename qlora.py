@@ -78,18 +78,19 @@ def run(argv: list[str]) -> int:
     args = argparse.Namespace(**vars(model_args), **vars(data_args), **vars(training_args))
     say_what_differs(args, generation_args, checkpoint)
     rows = load_rows(args)  # before the model, which takes longer to load than a wrong file to refuse
+    check_mmlu(args)
     set_seed(args.seed)
     model, tokenizer = get_accelerate_model(args, checkpoint)
     print_trainable_parameters(args, model)
     data_module = make_data_module(tokenizer, args, rows)
     trainer = build_trainer(model, tokenizer, training_args, generation_args, data_module)
-    add_callbacks(trainer, args)
+    mmlu = add_callbacks(trainer, args)
     if args.do_train:
         signum = train_and_save(trainer, args, checkpoint)
         if signum is not None:
             return 128 + signum
     if args.do_eval or args.do_mmlu_eval:
-        evaluate(trainer, args)
+        evaluate(trainer, args, mmlu)
     if args.do_predict:
         predict(trainer, args, data_module)
     finish(trainer, args, argv, completed)
@@ -138,14 +139,26 @@ def say_what_differs(args: Any, generation_args: Any, checkpoint: str | None) ->
         print(f"note: going on with other flags than the checkpoint was made with: {'; '.join(changed)}")
 
 
-def add_callbacks(trainer: Any, args: Any) -> None:
+def check_mmlu(args: Any) -> None:
+    """Refuse --do_mmlu_eval before the model is loaded where its questions are not there."""
+    if args.do_mmlu_eval:
+        from eval.mmlu import load_mmlu
+
+        load_mmlu(args.mmlu_dataset, args.mmlu_split)
+
+
+def add_callbacks(trainer: Any, args: Any) -> Any:
+    """Attach saving and, where asked for, MMLU; gives the MMLU callback or None."""
     from training.checkpoint import SavePeftModelCallback
 
     trainer.add_callback(SavePeftModelCallback(args))
-    if args.do_mmlu_eval:
-        from eval.mmlu import MMLUEvalCallback
+    if not args.do_mmlu_eval:
+        return None
+    from eval.mmlu import MMLUEvalCallback
 
-        trainer.add_callback(MMLUEvalCallback(trainer, args))
+    mmlu = MMLUEvalCallback(trainer, args)
+    trainer.add_callback(mmlu)
+    return mmlu
 
 
 def train_and_save(trainer: Any, args: Any, checkpoint: str | None) -> int | None:
@@ -164,11 +177,14 @@ def train_and_save(trainer: Any, args: Any, checkpoint: str | None) -> int | Non
     return None
 
 
-def evaluate(trainer: Any, args: Any) -> None:
+def evaluate(trainer: Any, args: Any, mmlu: Any) -> None:
+    """Evaluate on the held-out rows, which brings MMLU with it, or on MMLU alone."""
     from training.report import save_metrics
 
-    metrics = trainer.evaluate(metric_key_prefix="eval")
-    metrics["eval_samples"] = len(trainer.eval_dataset)
+    if args.do_eval:
+        metrics = trainer.evaluate(metric_key_prefix="eval") | {"eval_samples": len(trainer.eval_dataset)}
+    else:
+        metrics = mmlu.score()
     save_metrics(trainer, "eval", metrics, args)
 
 
@@ -192,7 +208,7 @@ def finish(trainer: Any, args: Any, argv: list[str], completed: bool) -> None:
     if trainer.is_world_process_zero():
         if args.do_train:
             write_model_card(args, argv)
-        print_summary(args, read_metrics(args.output_dir), tuned, trainer.state.global_step)
+        print_summary(args, read_metrics(args.output_dir), tuned)
     trainer.end()
 
 

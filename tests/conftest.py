@@ -118,3 +118,47 @@ def rows_file(tmp_path_factory) -> Path:
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def command(rows_file, tmp_path):
+    """A function: base model directory and more flags → a quick command line that writes to `tmp_path / "out"`."""
+
+    def build(base: Path, *flags: str) -> list[str]:
+        return [
+            *("--model_name_or_path", str(base), "--dataset", str(rows_file), "--output_dir", str(tmp_path / "out")),
+            *("--eval_dataset_size", "4", "--max_steps", "3", "--lora_r", "4", "--learning_rate", "0.01"),
+            *("--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2", "--disable_tqdm", "True"),
+            *("--max_new_tokens", "6", *flags),
+        ]
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def make_args():
+    """A function: command line → (every flag in one namespace, training arguments, generation arguments)."""
+
+    def parse_all(argv: list[str]):
+        import argparse
+
+        from training.arguments import parse
+        from training.trainer import TrainingArguments
+
+        model, data, training, generation = parse(TrainingArguments, argv)
+        return argparse.Namespace(**vars(model), **vars(data), **vars(training)), training, generation
+
+    return parse_all
+
+
+@pytest.fixture
+def adapter_of():
+    """A function: directory → {name: weight} of the adapter (or model) saved there."""
+
+    def load(directory: Path) -> dict:
+        from safetensors.torch import load_file
+
+        name = "adapter_model" if (Path(directory) / "adapter_model.safetensors").is_file() else "model"
+        return load_file(Path(directory) / f"{name}.safetensors")
+
+    return load

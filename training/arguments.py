@@ -1,4 +1,4 @@
-"""The command line: four dataclasses, their checks, and a parser that answers before torch is loaded.
+"""The command line: four dataclasses, and their checks.
 
     from training.arguments import check_command_line
     check_command_line(["--bits", "4", "--lerning_rate", "1e-4"])   # ArgumentsError: unknown flag … --learning_rate?
@@ -6,76 +6,33 @@
 Every check raises `ArgumentsError`, whose text names the flags, what was found and what is allowed.
 """
 
-import contextlib
-import difflib
-import importlib.metadata
-import importlib.util
 import math
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from enum import Enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-BITS = (4, 8, 16, 32)
-QUANT_TYPES = ("nf4", "fp4")
-MMLU_SPLITS = ("eval", "test")
-MMLU_DATASETS = ("mmlu-fs", "mmlu-zs")
-SAMPLING_STRATEGIES = ("random", "sequential", "group_by_length", "batch_rebalance")
+from training.flag_rules import CHOICES, FIXED_FLAGS, GONE_DECODING, RANGES, REPLACED_FLAGS, SAMPLING_OPTIONS, TRACKERS
+from training.parsing import ArgumentsError as ArgumentsError
+from training.parsing import FailedRunError as FailedRunError
+from training.parsing import RequestError as RequestError
+from training.parsing import (
+    EXAMPLES,
+    USAGE,
+    make_parser,
+    option,
+    parse_known,
+    require,
+    require_choice,
+    require_package,
+    require_range,
+    without_heavy_packages,
+)
+
 DEFAULT_OPTIM = "paged_adamw_32bit"
-# Decoding methods that the pinned transformers dropped: the flag stays at its default, anything else is refused.
-GONE_DECODING = {
-    "num_beam_groups": "diverse beam search",
-    "diversity_penalty": "diverse beam search",
-    "penalty_alpha": "contrastive search",
-}
-# Packages that transformers probes for while its training arguments are imported; each costs seconds to load.
-HEAVY_PACKAGES = {"torch", "accelerate", "peft", "bitsandbytes", "datasets", "sklearn", "scipy", "pandas"}
-
-USAGE = "python qlora.py --model_name_or_path PATH_OR_NAME [--dataset PATH_OR_NAME] [--output_dir DIR] [flags]"
-EPILOG = """examples:
-  python qlora.py --model_name_or_path Qwen/Qwen3-0.6B --dataset my.jsonl --max_steps 500 --output_dir output/mine
-  (the same command again goes on from the last checkpoint)
-  python qlora.py … --do_train False --do_predict --output_dir output/mine     (predictions.jsonl)"""
-
-
-class RequestError(ValueError):
-    """What was asked for cannot be done; the message is for the user, the exit status is 2."""
-
-
-class FailedRunError(RuntimeError):
-    """The run could not be finished; the message is for the user, the exit status is 1."""
-
-
-class ArgumentsError(RequestError):
-    """A command line that cannot be served as written."""
-
-
-def option(default: Any, text: str, **metadata: Any) -> Any:
-    """A dataclass field with its help text (unit and choices included) and extra argparse metadata."""
-    return field(default=default, metadata={"help": text, **metadata})
-
-
-def bare_bool(default: bool | None, text: str, **metadata: Any) -> Any:
-    """An optional boolean that may also be given bare: `--flag`, `--flag True`, `--flag False`."""
-    return option(default, text, nargs="?", const=True, **metadata)
-
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ArgumentsError(message)
-
-
-def require_choice(name: str, value: Any, allowed: Sequence[Any]) -> None:
-    require(value in allowed, f"--{name} {value}: allowed are {', '.join(map(str, allowed))}.")
-
-
-def require_range(args: Any, allowed: str, test: Callable[[Any], bool], *names: str) -> None:
-    """Refuse each named field that is set and fails `test`; `allowed` says the rule in words."""
-    for name in names:
-        value = getattr(args, name)
-        require(value is None or test(value), f"--{name} {value}: must be {allowed}.")
+DEFAULT_MAX_STEPS = 10000
 
 
 @dataclass
@@ -89,7 +46,9 @@ class ModelArguments:
     )
     trust_remote_code: bool = option(False, "Run model code that comes with the checkpoint. Off unless you trust it.")
     use_auth_token: bool = option(
-        False, "Send the stored Hugging Face token (gated models).", aliases=["--use_auth", "--use-auth"]
+        False,
+        "Require a stored Hugging Face token and send it (gated models); unset: it is sent where there is one.",
+        aliases=["--use_auth", "--use-auth"],
     )
     device_map: str | None = option(
         None,
@@ -97,9 +56,27 @@ class ModelArguments:
     )
 
     def __post_init__(self):
-        require(bool(self.model_name_or_path.strip()), "--model_name_or_path is empty: give a directory or a hub name.")
+        self.model_name_or_path = os.path.expanduser(self.model_name_or_path.strip())
+        require(bool(self.model_name_or_path), "--model_name_or_path is empty: give a directory or a hub name.")
+        self.check_path()
         if self.device_map is not None:
             require_choice("device_map", self.device_map, ("auto",))
+            require(
+                int(os.environ.get("WORLD_SIZE", "1")) == 1,
+                f"--device_map {self.device_map} under a launcher (WORLD_SIZE {os.environ.get('WORLD_SIZE')}): each "
+                "process has one GPU there. Leave --device_map out, or start one process without a launcher.",
+            )
+
+    def check_path(self) -> None:
+        """Refuse what can only be meant as a local directory (a hub name has one slash at most) but is none."""
+        name = self.model_name_or_path
+        require(not os.path.isfile(name), f"--model_name_or_path {name}: a file; give the directory that it is in.")
+        local = name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+        require(
+            os.path.isdir(name) or not local,
+            f"--model_name_or_path {name}: no such directory. Give one with config.json and *.safetensors, or a hub "
+            "name like Qwen/Qwen3-0.6B.",
+        )
 
 
 @dataclass
@@ -128,7 +105,7 @@ class DataArguments:
         require_range(self, "2 or more (one token and the end)", lambda n: n >= 2, "target_max_len")
         size = self.eval_dataset_size
         require(
-            0 < size < 1 or (size >= 1 and size == int(size)),
+            0 < size < 1 or (size >= 1 and float(size).is_integer()),
             f"--eval_dataset_size {size:g}: must be a whole number of rows, or a fraction between 0 and 1.",
         )
 
@@ -170,7 +147,8 @@ class QLoRAArguments:
     optim: str = option(DEFAULT_OPTIM, "Optimizer. Paged ones need CUDA and become their plain twin elsewhere.")
     per_device_train_batch_size: int = option(1, "Rows in a micro-batch.")
     gradient_accumulation_steps: int = option(16, "Micro-batches in an optimizer step.")
-    max_steps: int = option(10000, "Optimizer steps to train; -1 = as many as --num_train_epochs gives.")
+    max_steps: int = option(DEFAULT_MAX_STEPS, "Optimizer steps to train; -1 = as many as --num_train_epochs gives.")
+    num_train_epochs: float | None = option(None, "Passes over the data where --max_steps is -1 (default: 3).")
     weight_decay: float = option(0.0, "Weight decay of the optimizer.")
     learning_rate: float = option(2e-4, "Peak learning rate.")
     remove_unused_columns: bool = option(False, "Must stay False: the collator reads the text columns.")
@@ -184,87 +162,109 @@ class QLoRAArguments:
     save_steps: float = option(250, "Steps between two checkpoints; below 1, a share of all steps.")
     save_total_limit: int | None = option(40, "Checkpoints to keep; older ones are deleted.")
     eval_strategy: str = option(
-        "no", "When to evaluate during training: no, steps, epoch.", aliases=["--evaluation_strategy"]
+        "no",
+        "When to evaluate during training: no, steps, epoch.",
+        aliases=["--evaluation_strategy", "--evaluation-strategy"],
     )
-    eval_on_start: bool | None = bare_bool(None, "Evaluate before the first step, too (default: with --do_eval).")
-    tf32: bool | None = bare_bool(None, "Allow TF32 matrix products on NVIDIA Ampere or newer GPUs.")
+    eval_on_start: bool | None = option(None, "Evaluate before the first step, too (default: with --do_eval).")
+    tf32: bool | None = option(None, "Allow TF32 matrix products on NVIDIA Ampere or newer GPUs.")
     train_sampling_strategy: str | None = option(
         None,
         "Order of training rows: random, sequential, group_by_length, batch_rebalance (unset: see --group_by_length).",
     )
+    use_cpu: bool = option(False, "Run on the CPU even where there is a GPU.", aliases=["--no_cuda", "--no-cuda"])
     # Left unset so that --gradient_checkpointing False is not overruled by the default of its new name.
-    gradient_checkpointing: bool | None = bare_bool(
+    gradient_checkpointing: bool | None = option(
         None, "Recompute activations in the backward pass: less memory, more time (default: True)."
     )
-    activation_checkpointing: bool | None = bare_bool(None, "Newer name of --gradient_checkpointing.")
+    activation_checkpointing: bool | None = option(None, "Newer name of --gradient_checkpointing.")
     # Training never reads the cache, and generation has a flag of this name in GenerationArguments.
     use_cache: bool = field(default=False, init=False)
 
     def __post_init__(self):
-        self.check_choices()
-        self.check_ranges()
-        self.check_pairs()
+        self.check_values()
+        self.check_training_pairs()
+        self.check_library_pairs()
+        self.check_paths()
+        self.check_packages()
         self.resolve_aliases()
 
-    def check_choices(self) -> None:
-        require_choice("bits", self.bits, BITS)
-        require_choice("quant_type", self.quant_type, QUANT_TYPES)
-        require_choice("mmlu_split", self.mmlu_split, MMLU_SPLITS)
-        require_choice("mmlu_dataset", self.mmlu_dataset, MMLU_DATASETS)
-        if self.train_sampling_strategy is not None:
-            require_choice("train_sampling_strategy", self.train_sampling_strategy, SAMPLING_STRATEGIES)
+    def check_values(self) -> None:
+        for name, allowed in CHOICES.items():
+            require_choice(name, getattr(self, name), allowed)
+        for rule, test, names in RANGES:
+            require_range(self, rule, test, *names)
+        for name, (only, why) in FIXED_FLAGS.items():
+            value = getattr(self, name)
+            require(value == only, f"--{name} {value}: {why}; only {only} is possible here.")
 
-    def check_ranges(self) -> None:
-        require_range(
-            self, "1 or more", lambda n: n >= 1,
-            "max_mmlu_samples", "mmlu_source_max_len", "lora_r", "max_memory_MB", "per_device_train_batch_size",
-            "per_device_eval_batch_size", "gradient_accumulation_steps", "save_total_limit",
-        )  # fmt: skip
-        require_range(
-            self, "more than 0", lambda x: x > 0, "lora_alpha", "learning_rate", "logging_steps", "save_steps"
-        )
-        require_range(self, "0 or more", lambda x: x >= 0, "weight_decay", "max_grad_norm", "warmup_steps")
-        require_range(self, "from 0 to below 1", lambda x: 0 <= x < 1, "lora_dropout")
-        require_range(self, "from 0 to 1", lambda x: 0 <= x <= 1, "warmup_ratio", "adam_beta1", "adam_beta2")
-        require(
-            self.max_steps == -1 or self.max_steps > 0,
-            f"--max_steps {self.max_steps}: must be 1 or more, or -1 to train --num_train_epochs.",
-        )
-        require(
-            self.max_steps > 0 or self.num_train_epochs > 0,
-            f"--num_train_epochs {self.num_train_epochs}: must be more than 0 where --max_steps is -1.",
-        )
-
-    def check_pairs(self) -> None:
+    def check_training_pairs(self) -> None:
+        """Refuse pairs of this tool's flags that contradict each other."""
         require(
             not (self.full_finetune and self.bits in (4, 8)),
             f"--full_finetune with --bits {self.bits}: quantized weights cannot be trained. "
             "Use --bits 16 or 32 with --full_finetune, or leave --full_finetune out to train LoRA adapters.",
         )
-        require(not (self.fp16 and self.bf16), "--fp16 with --bf16: choose one (bf16 where the GPU has it).")
+        for name in ("fp16_full_eval", "bf16_full_eval"):
+            require(
+                not getattr(self, name) or self.bits in (16, 32),
+                f"--{name} with --bits {self.bits}: quantized weights cannot be cast. Leave --{name} out.",
+            )
         require(
             not self.adam8bit or self.optim in (DEFAULT_OPTIM, "paged_adamw_8bit", "adamw_bnb_8bit", "adamw_8bit"),
             f"--adam8bit with --optim {self.optim}: choose one.",
         )
+        # With the default number of steps, epochs that were asked for would be passed over in silence.
         require(
-            self.gradient_checkpointing is None or self.activation_checkpointing in (None, self.gradient_checkpointing),
-            f"--gradient_checkpointing {self.gradient_checkpointing} with --activation_checkpointing "
-            f"{self.activation_checkpointing}: they are one setting; give one of them.",
-        )
-        require(
-            not self.remove_unused_columns,
-            "--remove_unused_columns True would remove the text before it is tokenized: leave it False.",
+            self.num_train_epochs is None or self.max_steps != DEFAULT_MAX_STEPS,
+            f"--num_train_epochs {self.num_train_epochs} with --max_steps {self.max_steps} (its default): the steps "
+            "decide. Add --max_steps -1 to train that many epochs.",
         )
         require(
             self.do_train or self.do_eval or self.do_predict or self.do_mmlu_eval or self.eval_strategy != "no",
             "--do_train False without --do_eval, --do_predict or --do_mmlu_eval: nothing to do.",
         )
+
+    def check_library_pairs(self) -> None:
+        """Refuse pairs of transformers' flags that contradict each other."""
+        require(not (self.fp16 and self.bf16), "--fp16 with --bf16: choose one (bf16 where the GPU has it).")
+        for old, new in (
+            ("gradient_checkpointing", "activation_checkpointing"),
+            ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"),
+        ):
+            first, second = getattr(self, old), getattr(self, new)
+            require(
+                first is None or second is None or first == second,
+                f"--{old} {first} with --{new} {second}: they are one setting; give one of them.",
+            )
+        require(
+            self.lr_scheduler_type != "reduce_lr_on_plateau" or self.eval_strategy != "no",
+            "--lr_scheduler_type reduce_lr_on_plateau with --eval_strategy no: it needs evaluations to react to.",
+        )
+
+    def check_paths(self) -> None:
+        self.output_dir = os.path.expanduser(self.output_dir.strip())
+        require(bool(self.output_dir), "--output_dir is empty: give a directory.")
+        file = next((p for p in (Path(self.output_dir), *Path(self.output_dir).parents) if p.is_file()), None)
+        require(file is None, f"--output_dir {self.output_dir}: {file} is a file, not a directory.")
         if self.resume_from_checkpoint is not None:
+            self.resume_from_checkpoint = os.path.expanduser(self.resume_from_checkpoint)
             require(
                 Path(self.resume_from_checkpoint).is_dir(),
                 f"--resume_from_checkpoint {self.resume_from_checkpoint}: no such directory. "
                 "Leave the flag out to go on from the last good checkpoint in --output_dir.",
             )
+
+    def check_packages(self) -> None:
+        """Refuse what needs a package that is not installed."""
+        for tracker in [self.report_to] if isinstance(self.report_to, str) else self.report_to:
+            require_choice("report_to", tracker, tuple(TRACKERS))
+            if TRACKERS[tracker]:
+                require_package(f"--report_to {tracker}", *TRACKERS[tracker])
+        if self.deepspeed is not None:
+            require_package(f"--deepspeed {self.deepspeed}", "deepspeed")
+        if self.use_liger_kernel:
+            require_package("--use_liger_kernel", "liger_kernel")
 
     def resolve_aliases(self) -> None:
         """Turn the published names into those of the pinned transformers."""
@@ -279,8 +279,11 @@ class QLoRAArguments:
         if self.activation_checkpointing_kwargs is None:
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs or {"use_reentrant": False}
         self.gradient_checkpointing_kwargs = self.activation_checkpointing_kwargs
+        if self.num_train_epochs is None:
+            self.num_train_epochs = 3.0
         if self.eval_strategy != "no":
             self.do_eval = True
+            self.eval_steps = self.eval_steps or self.logging_steps
         if self.eval_on_start is None:
             self.eval_on_start = bool(self.do_eval and self.do_train)
         # A prediction is a generated text; there is no other kind here.
@@ -343,94 +346,14 @@ class GenerationArguments:
         return [f"--{f.name}" for f in fields(self) if f.name not in kept and getattr(self, f.name) != f.default]
 
 
-SAMPLING_OPTIONS = ("temperature", "top_k", "top_p", "typical_p")
-
-
-def make_parser(training_arguments: type) -> Any:
-    """An `HfArgumentParser` of the four dataclasses that raises `ArgumentsError` instead of exiting."""
-    from transformers.hf_argparser import HfArgumentParser
-
-    class Parser(HfArgumentParser):
-        def error(self, message: str):
-            raise ArgumentsError(message)
-
-    types = (ModelArguments, DataArguments, training_arguments, GenerationArguments)
-    parser = Parser(types, prog="qlora.py", usage=USAGE, epilog=EPILOG, allow_abbrev=False)
-    parser.formatter_class = help_formatter()
-    restore_choices(parser, training_arguments)
-    return parser
-
-
-def help_formatter() -> type:
-    import argparse
-
-    class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        """Defaults behind each flag, the examples as they are written."""
-
-    return Formatter
-
-
-def restore_choices(parser: Any, training_arguments: type) -> None:
-    """Give flags that `QLoRAArguments` redefines as plain strings the choices of transformers' enums."""
-    parent = next(base for base in training_arguments.__mro__[1:] if is_dataclass(base) and base is not QLoRAArguments)
-    hints = get_type_hints(parent)
-    for action in parser._actions:
-        for kind in get_args(hints.get(action.dest)):
-            if isinstance(kind, type) and issubclass(kind, Enum) and action.type is str:
-                action.choices = [member.value for member in kind]
-
-
 def parse(training_arguments: type, argv: Sequence[str]) -> tuple[Any, ...]:
     """Parse `argv` into (model, data, training, generation) arguments.
 
     Raises:
         ArgumentsError: an unknown flag (the nearest one is named), a bad value, or a contradiction.
     """
-    parser = make_parser(training_arguments)
-    *parsed, extra = parser.parse_args_into_dataclasses(
-        args=list(argv), return_remaining_strings=True, look_for_args_file=False
-    )
-    if extra:
-        raise ArgumentsError(unknown_flag(extra[0], parser._option_string_actions))
-    return tuple(parsed)
-
-
-def unknown_flag(found: str, known: Sequence[str]) -> str:
-    if not found.startswith("-"):
-        return f"unexpected argument {found!r}: every value needs a flag in front of it, like --dataset {found}."
-    name = found.split("=")[0]
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]}?" if near else "It is in none of the published recipes."
-    return f"unknown flag {name}. {hint} All flags: python qlora.py --help"
-
-
-@contextlib.contextmanager
-def without_heavy_packages() -> Iterator[None]:
-    """Import parts of transformers as if torch and its company were not installed, then forget them.
-
-    `Seq2SeqTrainingArguments` takes 8 s to import because it pulls in torch, peft and bitsandbytes; with the
-    availability probes answered "no", and past the package's own `__init__` (1 s), it takes 0.4 s. All that was
-    imported that way is dropped again, so that the run itself gets the real modules.
-    """
-    package = importlib.util.module_from_spec(importlib.util.find_spec("transformers"))
-    package.__version__ = importlib.metadata.version("transformers")
-    sys.modules["transformers"] = package
-    try:
-        import_utils = importlib.import_module("transformers.utils.import_utils")
-        real = import_utils._is_package_available
-
-        def light(name: str, *args: Any, **kwargs: Any) -> tuple[bool, str]:
-            found, version = real(name, *args, **kwargs)
-            return found and name not in HEAVY_PACKAGES, version
-
-        import_utils._is_package_available = light
-        for probe in vars(import_utils).values():
-            if hasattr(probe, "cache_clear"):
-                probe.cache_clear()
-        yield
-    finally:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "transformers"]:
-            del sys.modules[name]
+    types = (ModelArguments, DataArguments, training_arguments, GenerationArguments)
+    return parse_known(make_parser(types, usage=USAGE, epilog=EXAMPLES), argv, REPLACED_FLAGS)
 
 
 def check_command_line(argv: Sequence[str]) -> None:
@@ -440,14 +363,24 @@ def check_command_line(argv: Sequence[str]) -> None:
         ArgumentsError: as `parse` does.
         SystemExit: with status 0 after `--help`.
     """
-    if "transformers" in sys.modules:  # imported for real already: there is nothing to save
-        return
-    with without_heavy_packages():
-        from transformers.training_args_seq2seq import Seq2SeqTrainingArguments
+    if "transformers" not in sys.modules:  # else there is nothing to save: the full parse follows
+        with without_heavy_packages():
+            parse(light_training_arguments(), argv)
 
-        @dataclass
-        class LightTrainingArguments(QLoRAArguments, Seq2SeqTrainingArguments):
-            def __post_init__(self):  # transformers' own checks need torch and follow in the full parse
-                QLoRAArguments.__post_init__(self)
 
-        parse(LightTrainingArguments, argv)
+def light_training_arguments() -> type:
+    """The training arguments with every check that needs no torch; to be used in `without_heavy_packages`."""
+    from transformers.training_args_seq2seq import Seq2SeqTrainingArguments
+
+    @dataclass
+    class LightTrainingArguments(QLoRAArguments, Seq2SeqTrainingArguments):
+        def __post_init__(self):
+            QLoRAArguments.__post_init__(self)
+            if self.lr_scheduler_type == "reduce_lr_on_plateau":
+                return  # the library refuses it where it finds no torch; its own rule is in `check_pairs`
+            try:
+                self._validate_args()
+            except ValueError as error:
+                raise ArgumentsError(str(error)) from error
+
+    return LightTrainingArguments

@@ -78,17 +78,19 @@ def format_value(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def print_summary(args: Any, metrics: dict[str, Any], trained: bool, last_step: int) -> None:
+def print_summary(args: Any, metrics: dict[str, Any], tuned: bool) -> None:
     """Say what was made, where it is, how good it is, and which command comes next."""
     print("\nsummary")
-    what = "weights" if args.full_finetune else "adapter"
-    if trained:
-        print(f"  {what}:     {args.output_dir}  ({last_step:,} steps)")
-    if trained and "train_loss_first" in metrics:
+    if tuned:
+        what = "weights" if args.full_finetune else "adapter"
+        print(f"  {what}:     {args.output_dir}  ({metrics.get('train_steps', 0):,} steps)")
+    if tuned and "train_loss_first" in metrics:
         print(f"  loss:        {metrics['train_loss_first']:.4f} at the start → {metrics['train_loss_last']:.4f}")
     if "eval_loss" in metrics:
-        before = f"{metrics['eval_loss_before']:.4f} → " if "eval_loss_before" in metrics else ""
+        before = f"{metrics['eval_loss_before']:.4f} before → " if tuned and "eval_loss_before" in metrics else ""
         print(f"  eval loss:   {before}{metrics['eval_loss']:.4f}  (perplexity {metrics['eval_perplexity']:.3g})")
+    for name in sorted(name for name in metrics if name.startswith("mmlu_") and name.endswith("_accuracy")):
+        print(f"  MMLU:        {metrics[name]:.1%}  ({name}, macro average over subjects)")
     if "predict_exact_match" in metrics:
         print(f"  exact match: {metrics['predict_exact_match']:.1%} of {metrics['predict_samples']:,} predictions")
         print(f"  predictions: {args.output_dir}/predictions.jsonl")

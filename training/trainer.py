@@ -7,6 +7,7 @@ prediction generates from the prompt alone, and checkpoints are rotated only onc
 
 import inspect
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -212,7 +213,10 @@ class QLoRATrainer(Seq2SeqTrainer):
         elif self.args.should_save:
             # Left to itself PEFT asks the hub whether the embeddings grew; here it is known.
             model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=model.embeddings_resized)
+            Path(output_dir, "README.md").unlink(missing_ok=True)  # PEFT's blank form; `write_model_card` fills one in
             self.processing_class.save_pretrained(output_dir)
+        if self.args.should_save:
+            share_weights(Path(output_dir))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # `SavePeftModelCallback` rotates after it has sealed the new checkpoint, never before.
@@ -227,6 +231,14 @@ class QLoRATrainer(Seq2SeqTrainer):
 
         The library would load an older layout's `adapter_model/` as a second adapter that is not active.
         """
+
+
+def share_weights(directory: Path) -> None:
+    """Give weight files, which safetensors writes for their owner alone, the permissions of any other new file."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in directory.glob("*.safetensors"):
+        path.chmod(0o666 & ~umask)
 
 
 class LogLineCallback(ProgressCallback):

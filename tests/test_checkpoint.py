@@ -1,0 +1,235 @@
+"""Resuming, completed runs, older layouts, and damage."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+import qlora
+from training.checkpoint import SavingError, check_reads_back, get_last_checkpoint, write_manifest
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """A function: step → every run from now on gets SIGTERM when it finishes that step."""
+
+    def stop(step: int) -> None:
+        from training import trainer as module
+
+        class Terminate(TrainerCallback):
+            def on_step_begin(self, args, state, control, **kwargs):
+                if state.global_step == step - 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        build = module.build_trainer
+
+        def build_with_signal(*args, **kwargs):
+            trainer = build(*args, **kwargs)
+            trainer.add_callback(Terminate())
+            return trainer
+
+        monkeypatch.setattr(module, "build_trainer", build_with_signal)
+
+    return stop
+
+
+def copy_of_state(path: Path) -> dict:
+    return json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+
+
+RESUMED_WAYS = {
+    "QLoRA": ["--lora_dropout", "0.1"],
+    "QLoRA, 8-bit Adam": ["--lora_dropout", "0.1", "--adam8bit"],
+    "full": ["--full_finetune", "--bits", "32"],
+}
+
+
+@pytest.mark.parametrize("way", RESUMED_WAYS)
+def test_stopped_and_resumed_is_undisturbed(way, make_base, command, tmp_path, adapter_of, stop_after, monkeypatch):
+    """12 steps = SIGTERM after 5 + the same command again, bit for bit: dropout, shuffling, length grouping."""
+    flags = [*RESUMED_WAYS[way], "--max_steps", "12", "--group_by_length", "--do_eval", "--logging_steps", "1"]
+    flags += ["--learning_rate", "0.001" if way == "full" else "0.01"]
+    runs = {name: command(make_base(), *flags, "--output_dir", str(tmp_path / name)) for name in ("one", "two")}
+    assert qlora.main(runs["one"]) == 0
+    with monkeypatch.context() as context:
+        stop_after(5)
+        assert qlora.main(runs["two"]) == 128 + signal.SIGTERM
+        context.undo()
+    monkeypatch.undo()
+    assert get_last_checkpoint(tmp_path / "two") == (str(tmp_path / "two" / "checkpoint-5"), False)
+    assert not (tmp_path / "two" / "adapter_model.safetensors").exists()
+    assert qlora.main(runs["two"]) == 0
+    one, two = adapter_of(tmp_path / "one"), adapter_of(tmp_path / "two")
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    losses = [[e.get("loss") for e in copy_of_state(tmp_path / name)["log_history"] if "loss" in e] for name in runs]
+    assert len(losses[0]) == 12 and losses[0] == losses[1]
+
+
+def test_same_command_gives_the_same_adapter(make_base, command, tmp_path, adapter_of):
+    for name in ("one", "two"):
+        assert qlora.main(command(make_base(), "--lora_dropout", "0.1", "--output_dir", str(tmp_path / name))) == 0
+    one, two = adapter_of(tmp_path / "one"), adapter_of(tmp_path / "two")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("way", [[], ["--full_finetune", "--bits", "32", "--learning_rate", "0.001"]])
+def test_completed_run_trains_no_more_and_uses_its_tuned_weights(way, make_base, command, tmp_path, capsys):
+    out = tmp_path / "out"
+    argv = command(make_base(), *way, "--do_eval", "--do_predict")
+    assert qlora.main(argv) == 0
+    first = json.loads((out / "metrics.json").read_text())
+    weights = next(path for path in out.glob("*model.safetensors")).read_bytes()
+    capsys.readouterr()
+    assert qlora.main(argv) == 0
+    second = json.loads((out / "metrics.json").read_text())
+    assert "completed run" in capsys.readouterr().out
+    assert next(path for path in out.glob("*model.safetensors")).read_bytes() == weights
+    assert second["eval_loss"] == first["eval_loss"] != first["eval_loss_before"]
+    assert {name for name in first if "train" in name} <= second.keys()
+
+
+def test_finished_steps_without_the_final_adapter(make_base, command, tmp_path, adapter_of):
+    """Killed between the last checkpoint and the end: no step is trained twice, the adapter is the checkpoint's."""
+    out = tmp_path / "out"
+    argv = command(make_base(), "--do_eval")
+    assert qlora.main(argv) == 0
+    for name in ("completed", "adapter_model.safetensors", "trainer_state.json"):
+        (out / name).unlink()
+    assert qlora.main(argv) == 0
+    assert copy_of_state(out)["global_step"] == 3
+    saved, last = adapter_of(out), adapter_of(out / "checkpoint-3")
+    assert all(torch.equal(saved[name], last[name]) for name in saved)
+
+
+def test_older_layout_is_read(make_base, command, tmp_path, adapter_of, capsys):
+    """`checkpoint-N/adapter_model/` and no manifest, as the published script left it, is trained on as one adapter."""
+    out = tmp_path / "out"
+    assert qlora.main(command(make_base(), "--max_steps", "2")) == 0
+    checkpoint = out / "checkpoint-2"
+    (checkpoint / "adapter_model").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.move(checkpoint / name, checkpoint / "adapter_model" / name)
+    for path in (checkpoint / "manifest.json", out / "completed", out / "adapter_model.safetensors"):
+        path.unlink()
+    before = adapter_of(checkpoint / "adapter_model")
+    capsys.readouterr()
+    assert qlora.main(command(make_base(), "--max_steps", "3")) == 0
+    assert f"going on from {checkpoint}" in capsys.readouterr().out
+    after = adapter_of(out)
+    assert before.keys() == after.keys()
+    assert not any(torch.equal(before[name], after[name]) for name in before)
+    assert (out / "checkpoint-3" / "adapter_model.safetensors").is_file()
+    assert not (out / "checkpoint-3" / "adapter_model").exists()
+
+
+DAMAGE = {
+    "no manifest": lambda c: (c / "manifest.json").unlink(),
+    "manifest cut short": lambda c: (c / "manifest.json").write_text('{"files": {'),
+    "file missing": lambda c: (c / "optimizer.pt").unlink(),
+    "file cut short": lambda c: (c / "optimizer.pt").write_bytes((c / "optimizer.pt").read_bytes()[:-1]),
+    "byte flipped": lambda c: (c / "scheduler.pt").write_bytes(flip((c / "scheduler.pt").read_bytes())),
+}
+
+
+def flip(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(make_base, rows_file, tmp_path_factory):
+    """An output directory with checkpoint-1 and checkpoint-2 of a run that was not completed."""
+    out = tmp_path_factory.mktemp("two") / "out"
+    argv = ["--model_name_or_path", str(make_base()), "--dataset", str(rows_file), "--output_dir", str(out)]
+    argv += ["--max_steps", "2", "--save_steps", "1", "--lora_r", "4", "--disable_tqdm", "True"]
+    assert qlora.main(argv) == 0
+    (out / "completed").unlink()
+    return out
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_checkpoint_is_passed_over(damage, two_checkpoints, tmp_path, capsys):
+    out = shutil.copytree(two_checkpoints, tmp_path / "out")
+    assert get_last_checkpoint(out) == (str(out / "checkpoint-2"), False)
+    DAMAGE[damage](out / "checkpoint-2")
+    assert get_last_checkpoint(out) == (str(out / "checkpoint-1"), False)
+    assert "checkpoint-2 is not whole" in capsys.readouterr().out
+
+
+def test_no_checkpoint_at_all(tmp_path):
+    assert get_last_checkpoint(tmp_path / "absent") == (None, False)
+    assert get_last_checkpoint(tmp_path) == (None, False)
+
+
+def test_other_adapter_shape_is_refused(make_base, rows_file, two_checkpoints, capsys):
+    argv = ["--model_name_or_path", str(make_base()), "--dataset", str(rows_file), "--output_dir", str(two_checkpoints)]
+    assert qlora.main([*argv, "--lora_r", "8", "--lora_modules", "q_proj", "--max_steps", "4"]) == 2
+    message = capsys.readouterr().err
+    assert "--lora_r 8 (saved: 4)" in message and "--lora_modules q_proj (saved: down_proj," in message
+
+
+def test_changed_flags_are_said(make_base, rows_file, two_checkpoints, tmp_path, capsys):
+    out = shutil.copytree(two_checkpoints, tmp_path / "out")
+    argv = ["--model_name_or_path", str(make_base()), "--dataset", str(rows_file), "--output_dir", str(out)]
+    assert qlora.main([*argv, "--lora_r", "4", "--max_steps", "3", "--seed", "7", "--disable_tqdm", "True"]) == 0
+    assert "--seed 7 (was 42)" in capsys.readouterr().out
+
+
+def test_resume_from_a_named_checkpoint(make_base, command, two_checkpoints, tmp_path, capsys):
+    named = str(two_checkpoints / "checkpoint-1")
+    assert qlora.main(command(make_base(), "--resume_from_checkpoint", named)) == 0
+    assert copy_of_state(tmp_path / "out")["global_step"] == 3
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert qlora.main(command(make_base(), "--resume_from_checkpoint", str(empty))) == 2
+    assert "not a checkpoint" in capsys.readouterr().err
+
+
+def test_only_whole_checkpoints_push_older_ones_out(make_base, command, tmp_path):
+    out = tmp_path / "out"
+    assert qlora.main(command(make_base(), "--max_steps", "4", "--save_steps", "1", "--save_total_limit", "2")) == 0
+    kept = sorted(path.name for path in out.glob("checkpoint-*"))
+    assert kept == ["checkpoint-3", "checkpoint-4"]
+    assert all((out / name / "manifest.json").is_file() for name in kept)
+
+
+def test_manifest_names_every_file(two_checkpoints):
+    checkpoint = two_checkpoints / "checkpoint-2"
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    assert manifest["files"].keys() == {path.name for path in checkpoint.iterdir()} - {"manifest.json"}
+    assert manifest["global_step"] == 2 and manifest["flags"]["lora_r"] == 4
+    expected = {"adapter_config.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"}
+    assert expected | {"trainer_state.json", "tokenizer.json"} <= manifest["files"].keys()
+
+
+def test_adapter_that_reads_back_different_is_an_error(make_base, make_args, command, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    from training.model import get_accelerate_model
+
+    args, _, _ = make_args(command(make_base()))
+    model, _ = get_accelerate_model(args, None)
+    model.save_pretrained(tmp_path)
+    check_reads_back(model, tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    weights = load_file(path)
+    name = next(iter(weights))
+    save_file({**weights, name: weights[name] + 1}, path)
+    with pytest.raises(SavingError, match="differs"):
+        check_reads_back(model, tmp_path)
+    save_file({other: weight for other, weight in weights.items() if other != name}, path)
+    with pytest.raises(SavingError, match="missing"):
+        check_reads_back(model, tmp_path)
+
+
+def test_manifest_of_nested_files(tmp_path):
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "file").write_text("x")
+    write_manifest(tmp_path, 1, {})
+    files = json.loads((tmp_path / "manifest.json").read_text())["files"]
+    assert files == {"inner/file": {"bytes": 1, "sha256": files["inner/file"]["sha256"]}}

@@ -1,0 +1,205 @@
+"""The trainer's equivalences: what must not change the result does not."""
+
+import json
+import math
+
+import pytest
+import torch
+from conftest import ARCHITECTURES
+
+import qlora
+from data.loading import make_data_module
+from training.model import get_accelerate_model
+from training.trainer import build_trainer, row_losses, supervised_only, takes_logits_to_keep
+
+
+def make_trainer(make_args, argv):
+    """Trainer and data module for a command line, as `qlora.run` builds them."""
+    args, training, generation = make_args(argv)
+    torch.manual_seed(0)
+    model, tokenizer = get_accelerate_model(args, None)
+    module = make_data_module(tokenizer, args)
+    return build_trainer(model, tokenizer, training, generation, module), module
+
+
+def batch_of(module, count=6):
+    rows = module["train_dataset"].select(range(count))
+    batch = module["data_collator"](list(rows))
+    return {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
+
+
+def gradients(model, inputs):
+    model.zero_grad()
+    loss = model(**inputs).loss
+    loss.backward()
+    return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_loss_at_supervised_positions_is_the_whole_loss(architecture, make_base, make_args, command):
+    """Skipping the head where nothing is supervised changes neither loss nor gradient, and never holds full logits."""
+    trainer, module = make_trainer(make_args, command(make_base(architecture)))
+    inputs = batch_of(module)
+    assert takes_logits_to_keep(trainer.model)
+    # LoRA's B starts at zero, where A has no gradient: compare at a point where both have one.
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    plain_loss, plain = gradients(trainer.model, inputs)
+    kept = supervised_only(inputs)
+    kept_loss, sparse = gradients(trainer.model, kept)
+    assert kept_loss == pytest.approx(plain_loss, rel=1e-6)
+    assert plain and plain.keys() == sparse.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(sparse[name], gradient, rtol=1e-4, atol=1e-6)
+    logits = trainer.model(**kept).logits
+    assert logits.shape[0] == int((inputs["labels"][:, 1:] != -100).sum()) < inputs["labels"].numel()
+
+
+def test_row_losses_add_up_to_each_rows_own_loss(make_base, make_args, command):
+    trainer, module = make_trainer(make_args, command(make_base()))
+    inputs = batch_of(module)
+    with torch.no_grad():
+        kept = supervised_only(inputs)
+        together = row_losses(trainer.model(**kept).logits, kept)
+        for row in range(len(together)):
+            one = {name: value[row : row + 1] for name, value in inputs.items()}
+            mean = trainer.model(**one).loss.item()
+            assert together[row, 0].item() / together[row, 1].item() == pytest.approx(mean, rel=1e-5)
+
+
+def train_with(make_args, argv, adapter_of, out):
+    assert qlora.main(argv) == 0
+    return adapter_of(out)
+
+
+def test_accumulation_is_a_larger_batch(make_base, command, tmp_path, adapter_of):
+    """1 × 8, 8 × 1 and 4 × 2 rows of unequal lengths give the same adapter."""
+    results = []
+    for rows, micro_batches in ((1, 8), (8, 1), (4, 2)):
+        out = tmp_path / f"{rows}x{micro_batches}"
+        flags = ["--per_device_train_batch_size", str(rows), "--gradient_accumulation_steps", str(micro_batches)]
+        flags += ["--output_dir", str(out), "--train_sampling_strategy", "sequential", "--optim", "sgd"]
+        assert qlora.main(command(make_base(), *flags, "--max_steps", "2", "--learning_rate", "1.0")) == 0
+        results.append(adapter_of(out))
+    moved = max(weight.abs().max().item() for name, weight in results[0].items() if "lora_B" in name)
+    assert moved > 1e-3
+    for other in results[1:]:
+        for name, weight in results[0].items():
+            torch.testing.assert_close(other[name], weight, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt_neox", "gpt2"])
+def test_generation_in_batches_is_generation_one_by_one(architecture, make_base, command, tmp_path):
+    texts = []
+    for size in ("1", "3"):
+        out = tmp_path / size
+        flags = ["--do_train", "False", "--do_predict", "--output_dir", str(out), "--per_device_eval_batch_size", size]
+        assert qlora.main(command(make_base(architecture), *flags, "--eval_dataset_size", "7")) == 0
+        lines = (out / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        texts.append([json.loads(line)["prediction_with_input"] for line in lines])
+    assert len(texts[0]) == 7 and texts[0] == texts[1]
+
+
+def test_generation_does_not_see_the_answer(make_base, make_args, command):
+    """Rows that differ in their answers alone are continued alike."""
+    trainer, module = make_trainer(make_args, command(make_base(), "--do_predict"))
+    rows = [dict(row) for row in module["predict_dataset"]]
+    other = [{**row, "output": "something else, and longer than it was"} for row in rows]
+    collate = module["data_collator"]
+    first, second = (trainer.generate_from(trainer._prepare_inputs(collate(batch))) for batch in (rows, other))
+    assert torch.equal(first, second) and first.shape[1] <= 6
+
+
+def test_generation_stops_at_eos(make_base, make_args, command):
+    """A model that always writes EOS writes it once; the rest of the row is padding."""
+    trainer, module = make_trainer(make_args, command(make_base(), "--do_predict"))
+    eos = trainer.processing_class.eos_token_id
+    trainer.generation.suppress_tokens = [t for t in range(len(trainer.processing_class)) if t != eos]
+    written = trainer.generate_from(trainer._prepare_inputs(module["data_collator"](list(module["predict_dataset"]))))
+    assert written.tolist() == [[eos]] * len(written)
+
+
+def test_evaluation_loss_is_weighted_by_tokens(make_base, make_args, command):
+    """The same for every batch size, and the mean over all supervised tokens."""
+    losses = []
+    for size in ("1", "3", "8"):
+        flags = ["--do_eval", "--eval_dataset_size", "8", "--per_device_eval_batch_size", size]
+        trainer, module = make_trainer(make_args, command(make_base(), *flags))
+        losses.append(trainer.evaluate()["eval_loss"])
+    total = torch.zeros(2, dtype=torch.float64)
+    for row in module["eval_dataset"]:
+        inputs = {n: v for n, v in module["data_collator"]([row]).items() if not n.startswith("prompt_")}
+        tokens = (inputs["labels"][:, 1:] != -100).sum().item()
+        with torch.no_grad():
+            total += torch.tensor([trainer.model(**inputs).loss.item() * tokens, tokens], dtype=torch.float64)
+    assert losses == pytest.approx([(total[0] / total[1]).item()] * 3, rel=1e-6)
+
+
+def test_evaluation_without_logits_to_keep_agrees(make_base, make_args, command):
+    """Architectures whose forward pass cannot skip the head get the same numbers from full logits."""
+    trainer, _ = make_trainer(make_args, command(make_base(), "--do_eval"))
+    with_skipping = trainer.evaluate()["eval_loss"]
+    trainer.skips_head = False
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(with_skipping, rel=1e-6)
+
+
+def test_prediction_keeps_the_order_of_the_data(make_base, command, rows_file, tmp_path):
+    """Whatever the training order; transformers' own trainer reorders evaluation by length."""
+    flags = ["--do_predict", "--eval_dataset", str(rows_file), "--train_sampling_strategy", "group_by_length"]
+    assert qlora.main(command(make_base(), *flags, "--max_steps", "1", "--per_device_eval_batch_size", "5")) == 0
+    lines = (tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in rows_file.read_text(encoding="utf-8").splitlines()]
+    predicted = [json.loads(line) for line in lines]
+    assert [row["output"] for row in predicted] == [row["output"] for row in rows]
+    for row in predicted:
+        assert row["prediction_with_input"].startswith(row["input"])
+        assert row["prediction_with_input"].endswith(row["prediction"])
+
+
+WAYS = {
+    "full": ["--full_finetune", "--bits", "32", "--gradient_checkpointing", "False"],
+    "full, checkpointing": ["--full_finetune", "--bits", "32"],
+    "LoRA": ["--bits", "32", "--gradient_checkpointing", "False"],
+    "LoRA, checkpointing": ["--bits", "32"],
+    "QLoRA": ["--gradient_checkpointing", "False"],
+    "QLoRA, checkpointing": [],
+    "full, fp16": ["--full_finetune", "--bits", "16", "--fp16"],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_of_training_learns(way, make_base, make_args, command):
+    """Finite, falling loss and the right number of trainable weights."""
+    if "--fp16" in WAYS[way] and not torch.cuda.is_available():
+        pytest.skip("fp16 training needs a CUDA GPU")
+    full = "--full_finetune" in WAYS[way]
+    rate = ["--learning_rate", "0.003" if full else "0.01", "--max_steps", "12", "--logging_steps", "1"]
+    trainer, _ = make_trainer(make_args, command(make_base(), *WAYS[way], *rate, "--save_strategy", "no"))
+    base_size = sum(p.numel() for n, p in trainer.model.named_parameters() if ".lora_" not in n)
+    layers = {"q_proj": 64 + 64, "k_proj": 64 + 32, "v_proj": 64 + 32, "o_proj": 64 + 64, "mlp": 3 * (64 + 128)}
+    expected = base_size if full else 2 * 4 * sum(layers.values())  # 2 layers, r = 4
+    assert sum(p.numel() for p in trainer.model.parameters() if p.requires_grad) == expected
+    checkpointed = any(getattr(m, "gradient_checkpointing", False) for m in trainer.model.modules())
+    assert not checkpointed  # switched on by train()
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert all(math.isfinite(loss) for loss in losses)
+    assert sum(losses[-3:]) / 3 < 0.95 * losses[0]
+    checkpointed = any(getattr(m, "gradient_checkpointing", False) for m in trainer.model.modules())
+    assert checkpointed == ("False" not in WAYS[way])
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES[1:])
+def test_other_architectures_learn_in_4_bits(architecture, make_base, make_args, command):
+    flags = ["--max_steps", "12", "--logging_steps", "1", "--save_strategy", "no"]
+    trainer, _ = make_trainer(make_args, command(make_base(architecture), *flags))
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert all(math.isfinite(loss) for loss in losses) and sum(losses[-3:]) / 3 < losses[0]
+
+
+def test_diverging_run_ends_with_a_message(make_base, command, capsys):
+    flags = ["--learning_rate", "1e30", "--max_grad_norm", "0", "--max_steps", "6", "--logging_steps", "1"]
+    assert qlora.main(command(make_base(), *flags)) == 1
+    assert "diverged" in capsys.readouterr().err

@@ -1,0 +1,178 @@
+"""How flags are declared, checked and parsed, and how they are answered before torch is loaded.
+
+The flags themselves are in `training.arguments`.
+"""
+
+import argparse
+import contextlib
+import difflib
+import importlib.metadata
+import importlib.util
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import field, is_dataclass
+from enum import Enum
+from typing import Any, get_args, get_type_hints
+
+# Packages that transformers probes for while its training arguments are imported; each costs seconds to load.
+HEAVY_PACKAGES = {"torch", "accelerate", "peft", "bitsandbytes", "datasets", "sklearn", "scipy", "pandas"}
+
+USAGE = "python qlora.py --model_name_or_path PATH_OR_NAME [--dataset PATH_OR_NAME] [--output_dir DIR] [flags]"
+EXAMPLES = """examples:
+  python qlora.py --model_name_or_path Qwen/Qwen3-0.6B --dataset my.jsonl --max_steps 500 --output_dir output/mine
+  (the same command again goes on from the last checkpoint)
+  python qlora.py … --do_train False --do_predict --output_dir output/mine     (predictions.jsonl)"""
+
+
+class RequestError(ValueError):
+    """What was asked for cannot be done; the message is for the user, the exit status is 2."""
+
+
+class FailedRunError(RuntimeError):
+    """The run could not be finished; the message is for the user, the exit status is 1."""
+
+
+class ArgumentsError(RequestError):
+    """A command line that cannot be served as written."""
+
+
+# ---- Declaring and checking ----------------------------------------------------------------------------------------
+
+
+def option(default: Any, text: str, **metadata: Any) -> Any:
+    """A dataclass field with its help text (unit and choices included) and extra argparse metadata."""
+    return field(default=default, metadata={"help": text, **metadata})
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ArgumentsError(message)
+
+
+def require_choice(name: str, value: Any, allowed: Sequence[Any]) -> None:
+    shown = ", ".join(str(choice) for choice in allowed if choice is not None)
+    require(value in allowed, f"--{name} {value}: allowed are {shown}.")
+
+
+def require_range(args: Any, allowed: str, test: Callable[[Any], bool], *names: str) -> None:
+    """Refuse each named field that is set and is not finite or fails `test`; `allowed` says the rule in words."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None:
+            require(math.isfinite(value), f"--{name} {value}: must be a finite number, {allowed}.")
+            require(test(value), f"--{name} {value}: must be {allowed}.")
+
+
+def require_package(flag: str, *modules: str) -> None:
+    """Refuse `flag` where none of `modules` is installed; none of them is imported."""
+    found = any(importlib.util.find_spec(module) is not None for module in modules)
+    require(found, f"{flag} needs the package {' or '.join(modules)}, which is not installed.")
+
+
+# ---- Parsing -------------------------------------------------------------------------------------------------------
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults behind each flag, the examples as they are written."""
+
+
+def make_parser(types: Sequence[type], **texts: str) -> Any:
+    """An `HfArgumentParser` of dataclasses that raises `ArgumentsError` instead of exiting.
+
+    Every boolean may be given bare or with a value: `--flag`, `--flag True`, `--flag False`.
+    """
+    from transformers.hf_argparser import HfArgumentParser, string_to_bool
+
+    class Parser(HfArgumentParser):
+        def error(self, message: str):
+            raise ArgumentsError(message)
+
+    parser = Parser(types, prog="qlora.py", formatter_class=HelpFormatter, allow_abbrev=False, **texts)
+    choices = {name: values for kind in types for name, values in inherited_choices(kind).items()}
+    for action in parser._actions:
+        if action.type is string_to_bool and action.nargs is None:  # as the library leaves `bool | None`
+            action.nargs, action.const = "?", True
+        if action.type is str and action.dest in choices:
+            action.choices = choices[action.dest]
+    return parser
+
+
+def inherited_choices(arguments: type) -> dict[str, list[str]]:
+    """Field → values of the enum that a parent class declares for it, and that a plain `str` here would lose."""
+    choices = {}
+    for parent in filter(is_dataclass, arguments.__mro__[1:]):
+        for name, hint in get_type_hints(parent).items():
+            for kind in get_args(hint):
+                if isinstance(kind, type) and issubclass(kind, Enum):
+                    choices[name] = [member.value for member in kind]
+    return choices
+
+
+def parse_known(parser: Any, argv: Sequence[str], replaced: Mapping[str, str]) -> tuple[Any, ...]:
+    """One instance of each dataclass of `parser`.
+
+    Args:
+        replaced: flags of other versions, without dashes → what to do instead.
+
+    Raises:
+        ArgumentsError: an unknown flag (the nearest one is named), a bad value, or what a dataclass refuses.
+    """
+    *parsed, extra = parser.parse_args_into_dataclasses(
+        args=list(argv), return_remaining_strings=True, look_for_args_file=False
+    )
+    if extra:
+        raise ArgumentsError(unknown_flag(extra[0], list(parser._option_string_actions), replaced))
+    return tuple(parsed)
+
+
+def unknown_flag(found: str, known: Sequence[str], replaced: Mapping[str, str]) -> str:
+    """What to tell someone who wrote `found`."""
+    if not found.startswith("-"):
+        return f"unexpected argument {found!r}: every value needs a flag in front of it, like --dataset {found}."
+    name = found.split("=")[0]
+    key = name.lstrip("-").replace("-", "_")
+    near = difflib.get_close_matches(f"--{key}", known, n=1, cutoff=0.5)
+    if key in replaced:
+        return f"no flag {name} here: {replaced[key]}. All flags: python qlora.py --help"
+    hint = f"Did you mean {near[0]}?" if near else "Nothing here has a similar name."
+    return f"unknown flag {name}. {hint} All flags: python qlora.py --help"
+
+
+# ---- Answering early -----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def without_heavy_packages() -> Iterator[None]:
+    """Import parts of transformers as if torch and its company were not installed, then forget them.
+
+    `Seq2SeqTrainingArguments` takes 8 s to import because it pulls in torch, peft and bitsandbytes; with the
+    availability probes answered "no", and past the package's own `__init__` (1 s), it takes 0.4 s. All that was
+    imported that way is dropped again, so that the run itself gets the real modules.
+    """
+    real = forget_transformers()
+    package = importlib.util.module_from_spec(importlib.util.find_spec("transformers"))
+    package.__version__ = importlib.metadata.version("transformers")
+    sys.modules["transformers"] = package
+    try:
+        import_utils = importlib.import_module("transformers.utils.import_utils")
+        probe = import_utils._is_package_available
+
+        def light(name: str, *args: Any, **kwargs: Any) -> tuple[bool, str]:
+            found, version = probe(name, *args, **kwargs)
+            return found and name not in HEAVY_PACKAGES, version
+
+        import_utils._is_package_available = light
+        for function in vars(import_utils).values():
+            if hasattr(function, "cache_clear"):
+                function.cache_clear()
+        yield
+    finally:
+        forget_transformers()
+        sys.modules.update(real)
+
+
+def forget_transformers() -> dict[str, Any]:
+    """Take every module of transformers out of `sys.modules`; gives what was there."""
+    names = [name for name in sys.modules if name.partition(".")[0] == "transformers"]
+    return {name: sys.modules.pop(name) for name in names}
