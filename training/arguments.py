@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from training.flag_rules import CHOICES, FIXED_FLAGS, GONE_DECODING, RANGES, REPLACED_FLAGS, SAMPLING_OPTIONS, TRACKERS
-from training.parsing import ArgumentsError as ArgumentsError
-from training.parsing import FailedRunError as FailedRunError
-from training.parsing import RequestError as RequestError
 from training.parsing import (
     EXAMPLES,
     USAGE,
@@ -30,6 +27,9 @@ from training.parsing import (
     require_range,
     without_heavy_packages,
 )
+from training.parsing import ArgumentsError as ArgumentsError
+from training.parsing import FailedRunError as FailedRunError
+from training.parsing import RequestError as RequestError
 
 DEFAULT_OPTIM = "paged_adamw_32bit"
 DEFAULT_MAX_STEPS = 10000
@@ -140,6 +140,7 @@ class QLoRAArguments:
     max_memory_MB: int = option(80000, "GPU memory this run may use, in MB for each GPU.")
     group_by_length: bool = option(True, "Batch rows of similar length in tokens together (less padding).")
     warmup_ratio: float = option(0.03, "Share of the steps used to warm up; --warmup_steps, if given, wins.")
+    warmup_steps: float | None = option(None, "Steps used to warm up; below 1, a share (unset: --warmup_ratio).")
 
     # transformers' own flags, with the published defaults
     output_dir: str = option("./output", "Directory for checkpoints, the adapter, metrics and predictions.")
@@ -238,6 +239,10 @@ class QLoRAArguments:
                 f"--{old} {first} with --{new} {second}: they are one setting; give one of them.",
             )
         require(
+            self.group_by_length or self.train_sampling_strategy != "group_by_length",
+            "--group_by_length False with --train_sampling_strategy group_by_length: choose one.",
+        )
+        require(
             self.lr_scheduler_type != "reduce_lr_on_plateau" or self.eval_strategy != "no",
             "--lr_scheduler_type reduce_lr_on_plateau with --eval_strategy no: it needs evaluations to react to.",
         )
@@ -270,7 +275,7 @@ class QLoRAArguments:
         """Turn the published names into those of the pinned transformers."""
         if self.train_sampling_strategy is None:
             self.train_sampling_strategy = "group_by_length" if self.group_by_length else "random"
-        if self.warmup_steps == 0:
+        if self.warmup_steps is None:
             # Below 1 transformers reads warmup_steps as a share of the steps; exactly 1 would be one step.
             self.warmup_steps = min(self.warmup_ratio, math.nextafter(1.0, 0.0))
         if self.activation_checkpointing is None:
@@ -324,6 +329,7 @@ class GenerationArguments:
         require_range(self, "0 or more", lambda n: n >= 0, "min_new_tokens", "top_k", "no_repeat_ngram_size")
         require_range(self, "more than 0", lambda x: x > 0, "temperature", "repetition_penalty")
         require_range(self, "more than 0 and at most 1", lambda x: 0 < x <= 1, "top_p", "typical_p")
+        require_range(self, "any", lambda x: True, "length_penalty")
         require(
             self.min_new_tokens is None or self.min_new_tokens <= self.max_new_tokens,
             f"--min_new_tokens {self.min_new_tokens} with --max_new_tokens {self.max_new_tokens}: "
@@ -377,7 +383,7 @@ def light_training_arguments() -> type:
         def __post_init__(self):
             QLoRAArguments.__post_init__(self)
             if self.lr_scheduler_type == "reduce_lr_on_plateau":
-                return  # the library refuses it where it finds no torch; its own rule is in `check_pairs`
+                return  # the library refuses it where it finds no torch; its rule is in `check_library_pairs`
             try:
                 self._validate_args()
             except ValueError as error:

@@ -17,6 +17,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from training.arguments import FailedRunError, RequestError
+from training.files import read_json, write_json
 
 MANIFEST = "manifest.json"
 COMPLETED = "completed"
@@ -93,7 +94,7 @@ def find_damage(checkpoint: Path) -> str | None:
             return None
         return f"no {MANIFEST}: saving was interrupted"
     try:
-        files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
+        files = read_json(checkpoint / MANIFEST)["files"]
     except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
         return f"{MANIFEST} cannot be read"
     for name, expected in files.items():
@@ -142,7 +143,7 @@ def check_same_adapter(args: Any, directory: Path, targets: list[str]) -> None:
     """
     if not args.do_train:
         return
-    saved = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
+    saved = read_json(directory / "adapter_config.json")
     wrong = [
         f"--{flag} {getattr(args, flag)} (saved: {saved[key]})"
         for flag, key in ADAPTER_FLAGS.items()
@@ -162,7 +163,7 @@ def changed_flags(args: Any, checkpoint: str | os.PathLike) -> list[str]:
     for name in (MANIFEST, COMPLETED):
         path = Path(checkpoint) / name
         if path.is_file() and path.stat().st_size:
-            then = json.loads(path.read_text(encoding="utf-8")).get("flags", {})
+            then = read_json(path).get("flags", {})
             now = recorded_flags(args)
             return [
                 f"--{flag} {now[flag]} (was {then[flag]})" for flag in now if flag in then and now[flag] != then[flag]
@@ -181,17 +182,6 @@ def recorded_flags(args: Any) -> dict[str, Any]:
 def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a file that is either the old one or the whole new one, whenever the process is killed."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def write_manifest(checkpoint: Path, step: int, flags: dict[str, Any]) -> None:

@@ -1,10 +1,9 @@
-"""Base model in, model ready to train out: quantized load, tokenizer, LoRA, and what was really built.
+"""Base model in, model ready to train out: LoRA on its linear layers, and a count of what was really built.
 
 model, tokenizer = get_accelerate_model(args, checkpoint_dir=None)
 print_trainable_parameters(args, model)
 """
 
-import os
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,18 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.arguments import RequestError
-from training.checkpoint import adapter_directory, check_same_adapter
-from training.tokenizer import (
-    align_model_with_tokenizer,
-    pad_token_for,
-    repair_special_tokens,
-    smart_tokenizer_and_embedding_resize,
-)
-
-
-class ModelError(RequestError):
-    """The base model cannot be loaded or tuned as asked."""
+from training.base_model import ModelError, first_line, load_base_model, load_config, load_tokenizer, weight_dtype
+from training.checkpoint import CheckpointError, adapter_directory, check_same_adapter
+from training.tokenizer import align_model_with_tokenizer, pad_token_for, smart_tokenizer_and_embedding_resize
 
 
 def get_accelerate_model(args: Any, checkpoint_dir: str | None) -> tuple[Any, Any]:
@@ -41,11 +31,16 @@ def get_accelerate_model(args: Any, checkpoint_dir: str | None) -> tuple[Any, An
     Raises:
         ModelError: no such model, a checkpoint in a form that is not supported, or a LoRA layer name that
             matches nothing.
+        CheckpointError: `checkpoint_dir` holds other weights than `args` asks for.
+        FailedRunError: the GPU has too little memory for the model.
     """
-    weights = (checkpoint_dir if args.full_finetune else None) or args.model_name_or_path
+    weights = args.model_name_or_path
+    if args.full_finetune and checkpoint_dir is not None:
+        check_whole_model(checkpoint_dir)
+        weights = checkpoint_dir
     config = load_config(args, weights)
+    tokenizer = load_tokenizer(args, checkpoint_dir, config)  # before the weights, which take longer to load
     model = load_base_model(args, weights, config)
-    tokenizer = load_tokenizer(args, checkpoint_dir, config)
     smart_tokenizer_and_embedding_resize({"pad_token": pad_token_for(tokenizer)}, tokenizer, model)
     align_model_with_tokenizer(model, tokenizer)
     if args.full_finetune:
@@ -55,131 +50,12 @@ def get_accelerate_model(args: Any, checkpoint_dir: str | None) -> tuple[Any, An
     return model, tokenizer
 
 
-def hub_options(args: Any) -> dict[str, Any]:
-    return {
-        "cache_dir": args.cache_dir,
-        "token": True if args.use_auth_token else None,
-        "trust_remote_code": args.trust_remote_code,
-    }
-
-
-def load_config(args: Any, weights: str) -> Any:
-    from transformers import AutoConfig
-
-    path = Path(weights)
-    if path.is_dir() and not (path / "config.json").is_file():
-        adapter = (path / "adapter_config.json").is_file()
-        kind = "it holds a LoRA adapter: give the base model that it belongs to" if adapter else "it has no config.json"
-        raise ModelError(f"--model_name_or_path {weights} is not a model: {kind}.")
-    try:
-        return AutoConfig.from_pretrained(weights, **hub_options(args))
-    except (OSError, ValueError) as error:
-        raise ModelError(cannot_load(weights, error)) from error
-
-
-def cannot_load(weights: str, error: Exception) -> str:
-    first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return (
-        f"cannot load the base model {weights}: {first_line}\n"
-        "Give a local directory with config.json and *.safetensors, or a name on the hub that is in the cache or can "
-        "be reached (gated models: --use_auth_token after `hf auth login`)."
-    )
-
-
-def compute_dtype(args: Any) -> torch.dtype:
-    """What matrix products are computed in."""
-    return torch.float16 if args.fp16 else torch.bfloat16 if args.bf16 else torch.float32
-
-
-def weight_dtype(args: Any) -> torch.dtype:
-    """What weights that are not quantized are held in.
-
-    With fp16, everything that trains stays in fp32: the gradient scaler cannot unscale fp16 gradients.
-    """
-    if args.bits == 32:
-        return torch.float32
-    if args.bits == 16:
-        if args.fp16:
-            return torch.float32 if args.full_finetune else torch.float16
-        return torch.bfloat16
-    return torch.bfloat16 if args.bf16 else torch.float32
-
-
-def quantization_config(args: Any) -> Any:
-    """The bitsandbytes settings for `args.bits`, or None where weights are not quantized."""
-    from transformers import BitsAndBytesConfig
-
-    if args.bits == 4:
-        return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_compute_dtype=compute_dtype(args),
-            bnb_4bit_use_double_quant=args.double_quant,
-            bnb_4bit_quant_type=args.quant_type,
+def check_whole_model(checkpoint_dir: str) -> None:
+    if not (Path(checkpoint_dir) / "config.json").is_file():
+        raise CheckpointError(
+            f"--full_finetune with {checkpoint_dir}, which holds an adapter: leave --full_finetune out to go on from "
+            "it, or give another --output_dir to start anew."
         )
-    if args.bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return None
-
-
-def device_options(args: Any) -> dict[str, Any]:
-    """Device map and memory limits: one process one device, `LOCAL_RANK`'s under a launcher."""
-    if not torch.cuda.is_available() or args.use_cpu:
-        return {"device_map": {"": "cpu"}}
-    limit = f"{args.max_memory_MB}MB"
-    if args.device_map == "auto":
-        return {"device_map": "auto", "max_memory": {i: limit for i in range(torch.cuda.device_count())}}
-    device = int(os.environ.get("LOCAL_RANK", "0"))
-    total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, args.max_memory_MB * 1e6 / total), device)
-    return {"device_map": {"": device}}
-
-
-def check_stored_quantization(args: Any, config: Any, weights: str) -> bool:
-    """Whether the checkpoint is already quantized (as `args.bits` asks), so that no other config may be passed."""
-    stored = getattr(config, "quantization_config", None)
-    if stored is None:
-        return False
-    stored = stored if isinstance(stored, dict) else stored.to_dict()
-    bits = 4 if stored.get("load_in_4bit") else 8 if stored.get("load_in_8bit") else None
-    if bits != args.bits:
-        kind = f"{bits}-bit" if bits else stored.get("quant_method", "otherwise quantized")
-        raise ModelError(
-            f"--bits {args.bits} with {weights}, which holds {kind} weights: "
-            + (f"use --bits {bits}, or the original model." if bits else "use the original, unquantized model.")
-        )
-    return True
-
-
-def load_base_model(args: Any, weights: str, config: Any) -> Any:
-    """The causal language model at `args.bits`, frozen, in evaluation-ready form on its device."""
-    from transformers import AutoModelForCausalLM
-
-    options = {**hub_options(args), **device_options(args), "dtype": weight_dtype(args), "use_safetensors": True}
-    if not check_stored_quantization(args, config, weights) and args.bits in (4, 8):
-        options["quantization_config"] = quantization_config(args)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(weights, config=config, **options)
-    except (OSError, ValueError) as error:
-        raise ModelError(cannot_load(weights, error)) from error
-    for module in model.modules():
-        if hasattr(module, "compute_dtype") and args.bits == 4:  # a checkpoint stored in 4 bits keeps its own
-            module.compute_dtype = compute_dtype(args)
-    return model.requires_grad_(False)
-
-
-def load_tokenizer(args: Any, checkpoint_dir: str | None, config: Any) -> Any:
-    """The tokenizer saved with the checkpoint, or else the base model's, with BOS and EOS repaired."""
-    from transformers import AutoTokenizer
-
-    source = args.model_name_or_path
-    if checkpoint_dir is not None and (Path(checkpoint_dir) / "tokenizer_config.json").is_file():
-        source = checkpoint_dir
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="right", **hub_options(args))
-        repair_special_tokens(tokenizer, config)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load the tokenizer of {source}: {error}") from error
-    return tokenizer
 
 
 def linear_classes(bits: int) -> tuple[type, ...]:
@@ -236,7 +112,7 @@ def add_adapters(args: Any, model: nn.Module, checkpoint_dir: str | None) -> Any
 
     LoRA weights are held in fp32 whatever the base is held in. Source: https://arxiv.org/abs/2106.09685
     """
-    from peft import LoraConfig, PeftModel, get_peft_model
+    from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 
     # PEFT reads a property that transformers renamed; what it reads is still right.
@@ -245,7 +121,7 @@ def add_adapters(args: Any, model: nn.Module, checkpoint_dir: str | None) -> Any
     if checkpoint_dir is not None:
         directory = adapter_directory(checkpoint_dir)
         check_same_adapter(args, directory, targets)
-        return PeftModel.from_pretrained(model, str(directory), is_trainable=True)
+        return load_adapters(args, model, str(directory))
     is_conv1d = any(isinstance(layer, Conv1D) for layer in linear_layers(args, model).values())
     config = LoraConfig(
         r=args.lora_r,
@@ -259,6 +135,27 @@ def add_adapters(args: Any, model: nn.Module, checkpoint_dir: str | None) -> Any
     return get_peft_model(model, config)
 
 
+def load_adapters(args: Any, model: nn.Module, directory: str) -> Any:
+    """The model with the adapter in `directory`, all of it, to be trained further or used.
+
+    Raises:
+        CheckpointError: the adapter is damaged, or of another model.
+    """
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    try:
+        with warnings.catch_warnings():
+            # PEFT would leave those parts of the adapter as if never trained.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return PeftModel.from_pretrained(model, directory, is_trainable=True)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UserWarning) as error:
+        raise CheckpointError(
+            f"the adapter in {directory} does not fit {args.model_name_or_path}: {first_line(error)[:300]}\n"
+            "Give the --model_name_or_path that it was trained on, or another --output_dir to start anew."
+        ) from error
+
+
 @dataclass
 class ParameterCounts:
     """What a model is made of, in numbers of weights.
@@ -270,7 +167,7 @@ class ParameterCounts:
         dtypes: stored elements of each dtype.
         quantized: base weights held in 4 or 8 bits, of `architecture`.
         layers: linear layers of the base, and how many of them are quantized.
-        experts: weights of fused experts (3-D tensors), which bitsandbytes does not quantize.
+        experts: weights of fused experts (one 3-D tensor for all), which bitsandbytes does not quantize.
     """
 
     trainable: int = 0
@@ -302,7 +199,7 @@ def count_parameters(model: nn.Module) -> ParameterCounts:
         counts.architecture += logical_elements(parameter)
         if parameter.dtype in (torch.uint8, torch.int8):
             counts.quantized += logical_elements(parameter)
-        elif parameter.ndim == 3:
+        elif parameter.ndim == 3 and "expert" in name:
             counts.experts += parameter.numel()
     layers = [
         m for n, m in model.named_modules()

@@ -1,11 +1,10 @@
 """What a run leaves for people to read: metrics.json, the model card, and the summary at the end."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint import write_json
+from training.files import read_json, write_json
 
 METRICS = "metrics.json"
 
@@ -20,7 +19,7 @@ def save_metrics(trainer: Any, split: str, metrics: dict[str, Any], args: Any) -
 
 def read_metrics(output_dir: str) -> dict[str, Any]:
     path = Path(output_dir) / METRICS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def write_model_card(args: Any, command: list[str]) -> None:

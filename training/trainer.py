@@ -42,6 +42,8 @@ class TrainingArguments(QLoRAArguments, Seq2SeqTrainingArguments):
     def __post_init__(self):
         QLoRAArguments.__post_init__(self)
         self.use_8bit_adam()
+        if self.ddp_find_unused_parameters is None and not self.full_finetune:
+            self.ddp_find_unused_parameters = False  # each LoRA matrix takes part in each step
         if torch.cuda.is_available() and not self.use_cpu:
             self.fit_to_gpu()
         else:

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Tunes a small base model in 4-bit NF4 and shows what it learned, on a CPU in under four minutes.
+#   bash scripts/demo.sh            flags behind it go to the tuning run, e.g. --bf16 on a GPU
+# The base model has read plain sentences about every country, but never a question. It is tuned on questions about
+# most countries and asked about the others: those answers can only come from what it had read.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/environment.sh
+
+out=output/demo
+rm -rf "$out"
+common=(
+  --model_name_or_path data/demo/base
+  --dataset data/demo/train.jsonl --eval_dataset data/demo/eval.jsonl
+  --source_max_len 256 --target_max_len 48
+  --do_predict --predict_with_generate --max_new_tokens 40 --per_device_eval_batch_size 32
+)
+
+echo "== 1/3 The base model answers questions about countries it will not be tuned on"
+python qlora.py "${common[@]}" --bits 4 --do_train False --output_dir "$out/base" "$@"
+
+echo "== 2/3 Tuning it in 4-bit NF4 on questions about the other countries"
+python qlora.py "${common[@]}" --bits 4 --quant_type nf4 --double_quant --do_eval \
+  --lora_r 64 --lora_alpha 16 --learning_rate 1e-3 --max_steps 100 --logging_steps 5 \
+  --per_device_train_batch_size 16 --gradient_accumulation_steps 1 --gradient_checkpointing False \
+  --output_dir "$out" "$@"
+
+echo "== 3/3 Base against tuned"
+python -m scripts.demo_report "$out"

@@ -1,0 +1,84 @@
+"""What the demo shows: the loss falling, exact match of the base against the tuned model, and some of their answers.
+
+    python -m scripts.demo_report output/demo        # needs output/demo/base, as scripts/demo.sh leaves it
+
+Adds `base_exact_match` and `tuned_exact_match` to metrics.json.
+"""
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from training.files import read_json, write_json
+
+BARS = "▁▂▃▄▅▆▇█"
+SHOWN = 6  # questions printed with both answers
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def is_right(row: dict) -> bool:
+    return row["prediction"].strip() == row["output"].strip()
+
+
+def share_right(rows: list[dict]) -> float:
+    return sum(map(is_right, rows)) / len(rows)
+
+
+def curve(values: list[float]) -> str:
+    """The values as a row of bars, the largest one highest."""
+    low, high = min(values), max(values)
+    return "".join(BARS[round((value - low) / ((high - low) or 1) * (len(BARS) - 1))] for value in values)
+
+
+def print_losses(state: dict) -> None:
+    losses = [(entry["step"], entry["loss"]) for entry in state["log_history"] if "loss" in entry]
+    evaluations = [entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry]
+    print(f"\ntraining loss  {losses[0][1]:.3f} {curve([loss for _, loss in losses])} {losses[-1][1]:.3f}", end="")
+    print(f"   (steps {losses[0][0]} to {losses[-1][0]})")
+    if evaluations:
+        print(f"evaluation loss on held-out countries, before training: {evaluations[0]:.3f}")
+
+
+def print_table(base: list[dict], tuned: list[dict]) -> None:
+    kinds: dict[str, list[int]] = defaultdict(list)
+    for index, row in enumerate(tuned):
+        kinds[row["fact"]].append(index)
+    print("\nexact match on questions about countries that no training question names")
+    print(f"{'':12} {'questions':>9} {'base':>7} {'tuned':>7}")
+    for kind, indices in [*sorted(kinds.items()), ("all", list(range(len(tuned))))]:
+        shares = [share_right([rows[index] for index in indices]) for rows in (base, tuned)]
+        print(f"{kind:12} {len(indices):>9} {shares[0]:>7.1%} {shares[1]:>7.1%}")
+
+
+def print_answers(base: list[dict], tuned: list[dict]) -> None:
+    print()
+    for index in range(0, len(tuned), max(1, len(tuned) // SHOWN))[:SHOWN]:
+        mark = "right" if is_right(tuned[index]) else f"wrong; right is: {tuned[index]['output']}"
+        print(f"question: {tuned[index]['instruction']}")
+        print(f"  base:   {shortened(base[index]['prediction'])}")
+        print(f"  tuned:  {shortened(tuned[index]['prediction'])}   ({mark})")
+
+
+def shortened(text: str, width: int = 90) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def main(directory: str) -> None:
+    output = Path(directory)
+    base, tuned = read_lines(output / "base" / "predictions.jsonl"), read_lines(output / "predictions.jsonl")
+    print_losses(read_json(output / "trainer_state.json"))
+    print_table(base, tuned)
+    print_answers(base, tuned)
+    scores = {"base_exact_match": share_right(base), "tuned_exact_match": share_right(tuned)}
+    write_json(output / "metrics.json", {**read_json(output / "metrics.json"), **scores})
+    print(f"\nbase_exact_match {scores['base_exact_match']:.3f}, tuned_exact_match {scores['tuned_exact_match']:.3f}")
+    print(f"in {output}/metrics.json; all answers in {output}/predictions.jsonl")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

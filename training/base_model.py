@@ -1,0 +1,191 @@
+"""The base model as it is loaded: config, tokenizer and weights, at 4, 8, 16 or 32 bits, on their device."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.arguments import FailedRunError, RequestError
+from training.tokenizer import repair_special_tokens
+
+
+class ModelError(RequestError):
+    """The base model cannot be loaded or tuned as asked."""
+
+
+def hub_options(args: Any) -> dict[str, Any]:
+    return {
+        "cache_dir": args.cache_dir,
+        "token": True if args.use_auth_token else None,
+        "trust_remote_code": args.trust_remote_code,
+    }
+
+
+def load_config(args: Any, weights: str) -> Any:
+    from transformers import AutoConfig
+
+    path = Path(weights)
+    if path.is_dir() and not (path / "config.json").is_file():
+        adapter = (path / "adapter_config.json").is_file()
+        kind = "it holds a LoRA adapter: give the base model that it belongs to" if adapter else "it has no config.json"
+        raise ModelError(f"--model_name_or_path {weights} is not a model: {kind}.")
+    if path.is_dir() and any(path.glob("*.bin")) and not any(path.glob("*.safetensors")):
+        raise ModelError(
+            f"--model_name_or_path {weights} holds its weights as pickles (*.bin), which can run any code and are not "
+            'read. If you trust them, convert them once: python -c "from transformers import AutoModelForCausalLM as '
+            f"M; M.from_pretrained('{weights}').save_pretrained('{weights}')\""
+        )
+    try:
+        return AutoConfig.from_pretrained(weights, **hub_options(args))
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(cannot_load(weights, error)) from error
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def cannot_load(weights: str, error: Exception) -> str:
+    if "custom code" in str(error) or "trust_remote_code" in str(error):
+        advice = "Its code would run on this machine: read it, and add --trust_remote_code if you trust it."
+    elif Path(weights).is_dir():
+        advice = "It must hold a causal language model: config.json and whole, matching *.safetensors."
+    else:
+        advice = (
+            "Give a local directory with config.json and *.safetensors, or a name on the hub that is in the cache or "
+            "can be reached (gated models: --use_auth_token after `hf auth login`)."
+        )
+    return f"cannot load the base model {weights}: {first_line(error)}\n{advice}"
+
+
+def compute_dtype(args: Any) -> torch.dtype:
+    """What matrix products are computed in."""
+    return torch.float16 if args.fp16 else torch.bfloat16 if args.bf16 else torch.float32
+
+
+def weight_dtype(args: Any) -> torch.dtype:
+    """What weights that are not quantized are held in.
+
+    With fp16, everything that trains stays in fp32: the gradient scaler cannot unscale fp16 gradients.
+    """
+    if args.bits == 32:
+        return torch.float32
+    if args.bits == 16:
+        if args.fp16:
+            return torch.float32 if args.full_finetune else torch.float16
+        return torch.bfloat16
+    return torch.bfloat16 if args.bf16 else torch.float32
+
+
+def quantization_config(args: Any) -> Any:
+    """The bitsandbytes settings for `args.bits`, or None where weights are not quantized."""
+    from transformers import BitsAndBytesConfig
+
+    if args.bits == 4:
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_compute_dtype=compute_dtype(args),
+            bnb_4bit_use_double_quant=args.double_quant,
+            bnb_4bit_quant_type=args.quant_type,
+        )
+    if args.bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return None
+
+
+def device_options(args: Any) -> dict[str, Any]:
+    """Device map and memory limits: one process one device, `LOCAL_RANK`'s under a launcher."""
+    if not torch.cuda.is_available() or args.use_cpu:
+        return {"device_map": {"": "cpu"}}
+    limit = f"{args.max_memory_MB}MB"
+    if args.device_map == "auto":
+        return {"device_map": "auto", "max_memory": {i: limit for i in range(torch.cuda.device_count())}}
+    device = int(os.environ.get("LOCAL_RANK", "0"))
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, args.max_memory_MB * 1e6 / total), device)
+    return {"device_map": {"": device}}
+
+
+def check_stored_quantization(args: Any, config: Any, weights: str) -> bool:
+    """Whether the checkpoint is already quantized (as `args` asks), so that no other config may be passed.
+
+    Raises:
+        ModelError: it is quantized in another way than `args` asks.
+    """
+    stored = getattr(config, "quantization_config", None)
+    if stored is None:
+        return False
+    stored = stored if isinstance(stored, dict) else stored.to_dict()
+    bits = 4 if stored.get("load_in_4bit") else 8 if stored.get("load_in_8bit") else None
+    if bits is None or args.full_finetune:
+        kind = f"{bits}-bit" if bits else stored.get("quant_method", "otherwise quantized")
+        flags = f"--bits {args.bits}" + (" --full_finetune" if args.full_finetune else "")
+        raise ModelError(f"{flags} with {weights}, which holds {kind} weights: use the original, unquantized model.")
+    found = {"bits": bits}
+    if bits == args.bits == 4:
+        found["quant_type"] = stored.get("bnb_4bit_quant_type", "fp4")
+        found["double_quant"] = stored.get("bnb_4bit_use_double_quant", False)
+    for flag, value in found.items():
+        if getattr(args, flag) != value:
+            raise ModelError(
+                f"--{flag} {getattr(args, flag)} with {weights}, whose weights were stored with --{flag} {value}: "
+                f"use --{flag} {value}, or the original model."
+            )
+    return True
+
+
+def load_base_model(args: Any, weights: str, config: Any) -> Any:
+    """The causal language model at `args.bits`, frozen, in evaluation-ready form on its device."""
+    options = {**hub_options(args), **device_options(args), "dtype": weight_dtype(args), "use_safetensors": True}
+    if not check_stored_quantization(args, config, weights) and args.bits in (4, 8):
+        options["quantization_config"] = quantization_config(args)
+    if args.bits == 8:  # it would say for each layer that it computes in fp16, as 8-bit layers do
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    model = read_weights(args, weights, config=config, **options)
+    if args.bits == 4:
+        for module in model.modules():
+            if hasattr(module, "compute_dtype"):  # a checkpoint stored in 4 bits keeps its own
+                module.compute_dtype = compute_dtype(args)
+    return model.requires_grad_(False)
+
+
+def read_weights(args: Any, weights: str, **options: Any) -> Any:
+    """`from_pretrained`, where a weight that is missing is an error: it would be left random."""
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(weights, output_loading_info=True, **options)
+    except torch.OutOfMemoryError as error:
+        raise FailedRunError(
+            f"the GPU has too little memory for {weights} at {args.bits} bits: {first_line(error)}\n"
+            "Try --bits 4, a smaller model, or a larger --max_memory_MB."
+        ) from error
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ModelError(cannot_load(weights, error)) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{weights} lacks {len(missing)} weights of a {type(model).__name__}, {missing[0]} among them."
+        )
+    return model
+
+
+def load_tokenizer(args: Any, checkpoint_dir: str | None, config: Any) -> Any:
+    """The tokenizer saved with the checkpoint, or else the base model's, with BOS and EOS repaired."""
+    from transformers import AutoTokenizer
+
+    source = args.model_name_or_path
+    if checkpoint_dir is not None and (Path(checkpoint_dir) / "tokenizer_config.json").is_file():
+        source = checkpoint_dir
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="right", **hub_options(args))
+        repair_special_tokens(tokenizer, config)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise ModelError(
+            f"cannot load the tokenizer of {source}: {first_line(error)}\nThe model's directory must hold it too: "
+            "tokenizer.json, or the vocabulary files that its class reads."
+        ) from error
+    return tokenizer
