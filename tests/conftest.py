@@ -162,3 +162,21 @@ def adapter_of():
         return load_file(Path(directory) / f"{name}.safetensors")
 
     return load
+
+
+@pytest.fixture
+def args_for(make_args):
+    """A function: base directory and flags → every flag in one namespace; on the CPU wherever the tests run."""
+
+    def build(base, *flags):
+        return make_args(["--model_name_or_path", str(base), "--lora_r", "4", "--use_cpu", *map(str, flags)])[0]
+
+    return build
+
+
+@pytest.fixture
+def load(args_for):
+    """A function: base directory and flags → the model that would be trained."""
+    from training.model import get_accelerate_model
+
+    return lambda base, *flags: get_accelerate_model(args_for(base, *flags), None)[0]

@@ -44,7 +44,7 @@ def load_config(args: Any, weights: str) -> Any:
 
 
 def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(" :")
 
 
 def cannot_load(weights: str, error: Exception) -> str:
@@ -102,7 +102,9 @@ def device_options(args: Any) -> dict[str, Any]:
     limit = f"{args.max_memory_MB}MB"
     if args.device_map == "auto":
         return {"device_map": "auto", "max_memory": {i: limit for i in range(torch.cuda.device_count())}}
-    device = int(os.environ.get("LOCAL_RANK", "0"))
+    device, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if device >= devices:
+        raise ModelError(f"LOCAL_RANK {device} with {devices} GPUs: start one process for each GPU at most.")
     total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, args.max_memory_MB * 1e6 / total), device)
     return {"device_map": {"": device}}
@@ -170,11 +172,25 @@ def read_weights(args: Any, weights: str, **options: Any) -> Any:
         raise ModelError(
             f"{weights} lacks {len(missing)} weights of a {type(model).__name__}, {missing[0]} among them."
         )
+    check_shapes(model, weights)
     return model
 
 
+def check_shapes(model: Any, weights: str) -> None:
+    """Refuse quantized layers of another shape than the config says; the library compares only the others."""
+    import bitsandbytes as bnb
+
+    for name, layer in model.named_modules():
+        if isinstance(layer, (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)):
+            state = getattr(layer.weight, "quant_state", None)
+            found = tuple(layer.weight.shape if state is None else state.shape)
+            expected = (layer.out_features, layer.in_features)
+            if found != expected:
+                raise ModelError(f"cannot load the base model {weights}: {name} is {found}, by config.json {expected}.")
+
+
 def load_tokenizer(args: Any, checkpoint_dir: str | None, config: Any) -> Any:
-    """The tokenizer saved with the checkpoint, or else the base model's, with BOS and EOS repaired."""
+    """The tokenizer saved with the checkpoint, or else the base model's, with special tokens repaired."""
     from transformers import AutoTokenizer
 
     source = args.model_name_or_path

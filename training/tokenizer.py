@@ -10,21 +10,30 @@ PAD_TOKENS_IN_VOCABULARIES = (
 
 
 def repair_special_tokens(tokenizer: Any, config: Any) -> None:
-    """Set BOS and EOS that the tokenizer lacks, or holds as an empty text, to those of the model config.
+    """Set BOS, EOS and unk that the tokenizer lacks although the model has them.
 
     The first conversions of LLaMA were published with empty special tokens, and some tokenizers come as a bare
-    vocabulary; the model config names the right ids.
+    vocabulary; the model config names the right ids. A tokenizer that names EOS but no BOS (Qwen) means it: its model
+    was trained without.
 
     Raises:
         ValueError: neither the tokenizer nor the config names an end-of-sequence token.
     """
-    for name in ("bos_token", "eos_token"):
-        token_id = getattr(config, f"{name}_id", None)
-        if getattr(tokenizer, name) or not isinstance(token_id, int) or not 0 <= token_id < len(tokenizer):
-            continue
-        setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(token_id))
+    if tokenizer.unk_token == "":  # the library would look it up, and for want of it look it up, without end
+        tokenizer.unk_token = "<unk>" if "<unk>" in tokenizer.get_vocab() else None
+    bare = not tokenizer.eos_token
+    if tokenizer.bos_token == "" or (bare and not tokenizer.bos_token):
+        tokenizer.bos_token = token_of(tokenizer, config.bos_token_id)
+    if bare:
+        tokenizer.eos_token = token_of(tokenizer, config.eos_token_id)
     if not tokenizer.eos_token:
         raise ValueError("neither the tokenizer nor the model config names an end-of-sequence token")
+
+
+def token_of(tokenizer: Any, token_id: int | list[int] | None) -> str | None:
+    """The text of an id of the model config (of the first, where it lists several), or None."""
+    first = token_id[0] if isinstance(token_id, list) and token_id else token_id
+    return tokenizer.convert_ids_to_tokens(first) if isinstance(first, int) and 0 <= first < len(tokenizer) else None
 
 
 def pad_token_for(tokenizer: Any) -> str:
@@ -51,6 +60,7 @@ def smart_tokenizer_and_embedding_resize(special_tokens_dict: dict[str, str], to
     model.embeddings_resized = len(tokenizer) > old_rows
     if not model.embeddings_resized:
         return
+    print(f"note: embeddings grew from {old_rows} to {len(tokenizer)} rows; they are saved with the adapter.")
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     head = model.get_output_embeddings()
     tables = [model.get_input_embeddings().weight]
