@@ -97,8 +97,10 @@ def quantization_config(args: Any) -> Any:
 
 def device_options(args: Any) -> dict[str, Any]:
     """Device map and memory limits: one process one device, `LOCAL_RANK`'s under a launcher."""
-    if not torch.cuda.is_available() or args.use_cpu:
+    if args.use_cpu or not (torch.cuda.is_available() or torch.accelerator.is_available()):
         return {"device_map": {"": "cpu"}}
+    if not torch.cuda.is_available():
+        return {"device_map": {"": torch.accelerator.current_accelerator().type}}
     limit = f"{args.max_memory_MB}MB"
     if args.device_map == "auto":
         return {"device_map": "auto", "max_memory": {i: limit for i in range(torch.cuda.device_count())}}
@@ -108,6 +110,17 @@ def device_options(args: Any) -> dict[str, Any]:
     total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, args.max_memory_MB * 1e6 / total), device)
     return {"device_map": {"": device}}
+
+
+def note_context(args: Any, config: Any) -> None:
+    """Say where rows may be longer than what the model was made for."""
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    longest = args.source_max_len + args.target_max_len
+    if context is not None and longest > context:
+        print(
+            f"note: rows may have up to {longest:,} tokens (--source_max_len {args.source_max_len} + --target_max_len "
+            f"{args.target_max_len}); this model was made for {context:,}."
+        )
 
 
 def check_stored_quantization(args: Any, config: Any, weights: str) -> bool:

@@ -13,7 +13,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.base_model import ModelError, first_line, load_base_model, load_config, load_tokenizer, weight_dtype
+from training.base_model import (
+    ModelError,
+    first_line,
+    load_base_model,
+    load_config,
+    load_tokenizer,
+    note_context,
+    weight_dtype,
+)
 from training.checkpoint import CheckpointError, adapter_directory, check_same_adapter
 from training.tokenizer import align_model_with_tokenizer, pad_token_for, smart_tokenizer_and_embedding_resize
 
@@ -39,6 +47,7 @@ def get_accelerate_model(args: Any, checkpoint_dir: str | None) -> tuple[Any, An
         check_whole_model(checkpoint_dir)
         weights = checkpoint_dir
     config = load_config(args, weights)
+    note_context(args, config)
     tokenizer = load_tokenizer(args, checkpoint_dir, config)  # before the weights, which take longer to load
     model = load_base_model(args, weights, config)
     smart_tokenizer_and_embedding_resize({"pad_token": pad_token_for(tokenizer)}, tokenizer, model)

@@ -47,7 +47,7 @@ class TrainingArguments(QLoRAArguments, Seq2SeqTrainingArguments):
         if torch.cuda.is_available() and not self.use_cpu:
             self.fit_to_gpu()
         else:
-            self.fit_to_cpu()
+            self.fit_without_cuda()
         try:
             Seq2SeqTrainingArguments.__post_init__(self)
         except ValueError as error:
@@ -59,26 +59,30 @@ class TrainingArguments(QLoRAArguments, Seq2SeqTrainingArguments):
             self.optim = "paged_adamw_8bit"
 
     def fit_to_gpu(self) -> None:
-        if self.fp16 and torch.cuda.is_bf16_supported():
+        if self.fp16 and torch.cuda.is_bf16_supported(including_emulation=False):
             print("note: this GPU computes in bfloat16: --bf16 is as fast as --fp16 and needs no loss scaling.")
 
-    def fit_to_cpu(self) -> None:
+    def fit_without_cuda(self) -> None:
         """Give each setting that needs CUDA its nearest equivalent, and say so in one line each."""
+        optim = str(getattr(self.optim, "value", self.optim))
+        self.optim = PLAIN_TWINS.get(optim, optim)
+        changed = f"; optimizer {optim} → {self.optim}" if self.optim != optim else ""
+        if self.tf32:
+            print("note: --tf32 has no effect without an NVIDIA GPU.")
+            self.tf32 = None
+        if torch.accelerator.is_available() and not self.use_cpu:
+            device = torch.accelerator.current_accelerator().type
+            print(f"note: running on {device}, without CUDA{changed}; --max_memory_MB does not apply.")
+            return
+        self.use_cpu = True
+        print(f"note: running on the CPU{changed}; --max_memory_MB does not apply.")
+        if self.bf16:
+            print("note: --bf16 on a CPU without bfloat16 units is slower than fp32, the default.")
         if self.fp16:
             raise ArgumentsError(
                 "--fp16 without a CUDA GPU: fp16 products on a CPU are over 20 times slower than fp32. "
                 "Leave --fp16 out (fp32), or try --bf16."
             )
-        self.use_cpu = True
-        optim = str(getattr(self.optim, "value", self.optim))
-        self.optim = PLAIN_TWINS.get(optim, optim)
-        changed = f"; optimizer {optim} → {self.optim}" if self.optim != optim else ""
-        print(f"note: no CUDA GPU: running on the CPU{changed}; --max_memory_MB does not apply.")
-        if self.bf16:
-            print("note: --bf16 on a CPU without bfloat16 units is slower than fp32, the default.")
-        if self.tf32:
-            print("note: --tf32 has no effect without an NVIDIA GPU.")
-            self.tf32 = None
 
 
 def supervised_only(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
