@@ -12,8 +12,8 @@ rm -rf "$out"
 common=(
   --model_name_or_path data/demo/base
   --dataset data/demo/train.jsonl --eval_dataset data/demo/eval.jsonl
-  --source_max_len 256 --target_max_len 48
-  --do_predict --predict_with_generate --max_new_tokens 40 --per_device_eval_batch_size 32
+  --source_max_len 128 --target_max_len 32
+  --do_predict --predict_with_generate --max_new_tokens 32 --per_device_eval_batch_size 32
 )
 
 echo "== 1/3 The base model answers questions about countries it will not be tuned on"
@@ -21,8 +21,8 @@ python qlora.py "${common[@]}" --bits 4 --do_train False --output_dir "$out/base
 
 echo "== 2/3 Tuning it in 4-bit NF4 on questions about the other countries"
 python qlora.py "${common[@]}" --bits 4 --quant_type nf4 --double_quant --do_eval \
-  --lora_r 64 --lora_alpha 16 --learning_rate 1e-3 --max_steps 100 --logging_steps 5 \
-  --per_device_train_batch_size 16 --gradient_accumulation_steps 1 --gradient_checkpointing False \
+  --lora_r 64 --lora_alpha 16 --learning_rate 1e-3 --max_steps 150 --logging_steps 10 \
+  --per_device_train_batch_size 16 --gradient_accumulation_steps 1 --gradient_checkpointing False --group_by_length False \
   --output_dir "$out" "$@"
 
 echo "== 3/3 Base against tuned"

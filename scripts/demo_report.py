@@ -34,13 +34,14 @@ def curve(values: list[float]) -> str:
     return "".join(BARS[round((value - low) / ((high - low) or 1) * (len(BARS) - 1))] for value in values)
 
 
-def print_losses(state: dict) -> None:
+def print_losses(state: dict, metrics: dict) -> None:
     losses = [(entry["step"], entry["loss"]) for entry in state["log_history"] if "loss" in entry]
-    evaluations = [entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry]
-    print(f"\ntraining loss  {losses[0][1]:.3f} {curve([loss for _, loss in losses])} {losses[-1][1]:.3f}", end="")
-    print(f"   (steps {losses[0][0]} to {losses[-1][0]})")
-    if evaluations:
-        print(f"evaluation loss on held-out countries, before training: {evaluations[0]:.3f}")
+    bars = curve([loss for _, loss in losses])
+    print(
+        f"\ntraining loss    {losses[0][1]:.3f} {bars} {losses[-1][1]:.3f}   (steps {losses[0][0]} to {losses[-1][0]})"
+    )
+    before, after = metrics["eval_loss_before"], metrics["eval_loss"]
+    print(f"evaluation loss  {before:.3f} before, {after:.3f} after   (held-out countries)")
 
 
 def print_table(base: list[dict], tuned: list[dict]) -> None:
@@ -70,14 +71,16 @@ def shortened(text: str, width: int = 90) -> str:
 
 def main(directory: str) -> None:
     output = Path(directory)
+    metrics = read_json(output / "metrics.json")
     base, tuned = read_lines(output / "base" / "predictions.jsonl"), read_lines(output / "predictions.jsonl")
-    print_losses(read_json(output / "trainer_state.json"))
+    print_losses(read_json(output / "trainer_state.json"), metrics)
     print_table(base, tuned)
     print_answers(base, tuned)
     scores = {"base_exact_match": share_right(base), "tuned_exact_match": share_right(tuned)}
-    write_json(output / "metrics.json", {**read_json(output / "metrics.json"), **scores})
+    write_json(output / "metrics.json", metrics | scores)
     print(f"\nbase_exact_match {scores['base_exact_match']:.3f}, tuned_exact_match {scores['tuned_exact_match']:.3f}")
     print(f"in {output}/metrics.json; all answers in {output}/predictions.jsonl")
+    print("next: tune your own model on your own file, see README.md")
 
 
 if __name__ == "__main__":

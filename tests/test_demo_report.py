@@ -16,10 +16,10 @@ def test_report_adds_both_scores(tmp_path, capsys):
         (tmp_path / folder / "predictions.jsonl").write_text("\n".join(lines) + "\n")
     history = [{"step": 0, "eval_loss": 3.0}, {"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": history}))
-    (tmp_path / "metrics.json").write_text('{"eval_loss": 0.5}')
+    (tmp_path / "metrics.json").write_text('{"eval_loss": 0.5, "eval_loss_before": 3.0}')
     main(str(tmp_path))
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics == {"eval_loss": 0.5, "base_exact_match": 0.25, "tuned_exact_match": 0.75}
+    assert metrics == {"eval_loss": 0.5, "eval_loss_before": 3.0, "base_exact_match": 0.25, "tuned_exact_match": 0.75}
     printed = capsys.readouterr().out
     assert "2.000 █▁ 1.000" in printed and "wrong; right is: a3." in printed
     table = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.startswith(("c", "all "))}
