@@ -11,6 +11,7 @@ Exit status: 0 done, 2 the request was wrong, 1 the run failed, 130/143 stopped 
 import argparse
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,9 @@ def main(argv: list[str] | None = None) -> int:
     except FailedRunError as error:
         print(f"qlora.py: failed: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"qlora.py: failed: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("qlora.py: interrupted", file=sys.stderr)
         return 130
@@ -71,11 +75,15 @@ def run(argv: list[str]) -> int:
 
     from data.loading import load_rows, make_data_module
     from training.model import get_accelerate_model, print_trainable_parameters
-    from training.trainer import TrainingArguments, build_trainer
+    from training.trainer import TrainingArguments, build_trainer, explaining_memory
 
     model_args, data_args, training_args, generation_args = parse(TrainingArguments, argv)
     checkpoint, completed = find_start(training_args)
     args = argparse.Namespace(**vars(model_args), **vars(data_args), **vars(training_args))
+    args.max_new_tokens = generation_args.max_new_tokens
+    if completed and not (args.do_eval or args.do_predict or args.do_mmlu_eval):
+        return 0  # there is nothing left to do, and that was said
+    prepare_output(args, checkpoint)
     say_what_differs(args, generation_args, checkpoint)
     rows = load_rows(args)  # before the model, which takes longer to load than a wrong file to refuse
     check_mmlu(args)
@@ -85,14 +93,15 @@ def run(argv: list[str]) -> int:
     data_module = make_data_module(tokenizer, args, rows)
     trainer = build_trainer(model, tokenizer, training_args, generation_args, data_module)
     mmlu = add_callbacks(trainer, args)
-    if args.do_train:
-        signum = train_and_save(trainer, args, checkpoint)
-        if signum is not None:
-            return 128 + signum
-    if args.do_eval or args.do_mmlu_eval:
-        evaluate(trainer, args, mmlu)
-    if args.do_predict:
-        predict(trainer, args, data_module)
+    with explaining_memory(training_args):
+        if args.do_train:
+            signum = train_and_save(trainer, args, checkpoint)
+            if signum is not None:
+                return 128 + signum
+        if args.do_eval or args.do_mmlu_eval:
+            evaluate(trainer, args, mmlu)
+        if args.do_predict:
+            predict(trainer, args, data_module)
     finish(trainer, args, argv, completed)
     return 0
 
@@ -128,15 +137,41 @@ def find_start(training_args: Any) -> tuple[str | None, bool]:
     return checkpoint, completed
 
 
+def prepare_output(args: Any, checkpoint: str | None) -> None:
+    """Make the output directory, and take back what says that it is finished before it is trained in again."""
+    from training.checkpoint import COMPLETED, CheckpointError, check_optimizer
+    from training.report import forget_metrics
+
+    try:
+        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+        (Path(args.output_dir) / ".writable").touch()
+        (Path(args.output_dir) / ".writable").unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"--output_dir {args.output_dir} cannot be written: {error.strerror}.") from error
+    if args.do_train:
+        if checkpoint is not None:
+            check_optimizer(checkpoint)
+        if int(os.environ.get("RANK", "0")) == 0:
+            (Path(args.output_dir) / COMPLETED).unlink(missing_ok=True)
+            forget_metrics(args.output_dir)
+
+
 def say_what_differs(args: Any, generation_args: Any, checkpoint: str | None) -> None:
-    """Name settings that have no effect, and flags that differ from those of the checkpoint that is gone on from."""
-    from training.checkpoint import changed_flags
+    """Name settings that have no effect, and what differs from the command that made the weights that are used."""
+    from training.checkpoint import changed_flags, were_held_out
 
     if args.do_predict and generation_args.unused():
         print(f"note: {', '.join(generation_args.unused())}: no effect without --do_sample or --num_beams above 1.")
-    changed = changed_flags(args, checkpoint) if checkpoint is not None and args.do_train else []
+    if checkpoint is None:
+        return
+    changed = changed_flags(args, checkpoint)
     if changed:
-        print(f"note: going on with other flags than the checkpoint was made with: {'; '.join(changed)}")
+        print(f"note: other flags than {checkpoint} was made with: {'; '.join(changed)}")
+    if (args.do_eval or args.do_predict) and not were_held_out(args, checkpoint):
+        print(
+            "WARNING: rows that are evaluated now were trained on: the training did not hold the same rows out. Give "
+            "rows that it has not seen with --eval_dataset FILE."
+        )
 
 
 def check_mmlu(args: Any) -> None:
@@ -197,7 +232,9 @@ def predict(trainer: Any, args: Any, data_module: dict[str, Any]) -> None:
     metrics = {**output.metrics, "predict_samples": len(rows)}
     if trainer.is_world_process_zero():
         path = Path(args.output_dir) / "predictions.jsonl"
-        metrics |= write_predictions(path, rows, output.predictions, data_module["data_collator"])
+        ends = trainer.generation.eos_token_id
+        ends = ends if isinstance(ends, list) else [ends]
+        metrics |= write_predictions(path, rows, output.predictions, data_module["data_collator"], ends)
     save_metrics(trainer, "predict", metrics, args)
 
 
@@ -208,9 +245,10 @@ def finish(trainer: Any, args: Any, argv: list[str], completed: bool) -> None:
     if trainer.is_world_process_zero():
         if args.do_train:
             write_model_card(args, argv)
-        print_summary(args, read_metrics(args.output_dir), tuned)
+        print_summary(args, read_metrics(args.output_dir), tuned, argv)
     trainer.end()
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # while training, `StopOnSignalCallback` saves first
     sys.exit(main())

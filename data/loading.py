@@ -377,8 +377,10 @@ def make_data_module(tokenizer: Any, args: Any, rows: tuple[list[dict], list[dic
     used = [f"{len(train):,} of {len(all_train):,} train"] if args.do_train else []
     used += [f"{len(held_out):,} of {len(all_eval):,} eval"] if wants_eval else []
     _say(f"used: {', '.join(used) or 'no'} rows")
-    if getattr(args, "group_by_length", False) or getattr(args, "train_sampling_strategy", "") == "group_by_length":
-        train = [row | {"length": length} for row, length in zip(train, collator.lengths(train), strict=True)]
+    grouped = "group_by_length" if getattr(args, "group_by_length", False) else "random"
+    if (getattr(args, "train_sampling_strategy", None) or grouped) in ("group_by_length", "batch_rebalance"):
+        column = getattr(args, "length_column_name", "length")
+        train = [row | {column: length} for row, length in zip(train, collator.lengths(train), strict=True)]
     eval_dataset = to_dataset(held_out) if wants_eval else None
     return {
         "train_dataset": to_dataset(train) if args.do_train else None,

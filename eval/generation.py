@@ -5,7 +5,7 @@ metrics = write_predictions(path, rows, generated, collator)
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,11 @@ from data.collator import IGNORE_INDEX, DataCollatorForCausalLM
 
 
 def write_predictions(
-    path: str | os.PathLike, rows: Iterable[dict[str, Any]], generated: Any, collator: DataCollatorForCausalLM
+    path: str | os.PathLike,
+    rows: Iterable[dict[str, Any]],
+    generated: Any,
+    collator: DataCollatorForCausalLM,
+    ends: Collection[int],
 ) -> dict[str, float]:
     """Write one JSON line per row, in order: its fields, `prediction_with_input` and `prediction`.
 
@@ -24,19 +28,20 @@ def write_predictions(
         rows: the examples, each with `input` and `output`.
         generated: (rows, longest) ids of the new tokens alone, filled up with pad tokens or `IGNORE_INDEX`.
         collator: the one that made the prompts.
+        ends: ids that end an answer; models may have several.
 
     Returns:
         `predict_exact_match`, the share of predictions that equal the row's output but for outer white space;
-        `predict_stopped`, the share that ended with EOS; `predict_new_tokens`, their mean length.
+        `predict_stopped`, the share that ended by itself; `predict_new_tokens`, their mean length.
     """
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     right, stopped, lengths = [], [], []
     with partial.open("w", encoding="utf-8") as file:
         for row, ids in zip(rows, generated, strict=True):
-            line, new = predict_line(row, ids.tolist(), collator)
+            line, new = predict_line(row, ids.tolist(), collator, ends)
             right.append(line["prediction"].strip() == row["output"].strip())
-            stopped.append(collator.tokenizer.eos_token_id in new)
+            stopped.append(bool(new) and new[-1] in ends)
             lengths.append(len(new))
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     os.replace(partial, path)
@@ -49,15 +54,15 @@ def write_predictions(
 
 
 def predict_line(
-    row: dict[str, Any], ids: list[int], collator: DataCollatorForCausalLM
+    row: dict[str, Any], ids: list[int], collator: DataCollatorForCausalLM, ends: Collection[int]
 ) -> tuple[dict[str, Any], list[int]]:
-    """A line of predictions.jsonl and the ids of its new tokens, up to and with EOS."""
+    """A line of predictions.jsonl and the ids of its new tokens, up to and with the one that ended it."""
     tokenizer = collator.tokenizer
     ids = [token for token in ids if token != IGNORE_INDEX]
-    if tokenizer.eos_token_id in ids:
-        ids = ids[: ids.index(tokenizer.eos_token_id) + 1]
+    length = next((index + 1 for index, token in enumerate(ids) if token in ends), len(ids))
+    ids = ids[:length]
     [(prompt, _)] = collator.encode([row])
-    fields = {name: value for name, value in row.items() if name != "length"}
+    fields = dict(row)
     fields["prediction_with_input"] = tokenizer.decode(prompt + ids, skip_special_tokens=True)
     fields["prediction"] = tokenizer.decode(ids, skip_special_tokens=True)
     return fields, ids

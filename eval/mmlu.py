@@ -6,6 +6,7 @@
 Source: https://arxiv.org/abs/2009.03300
 """
 
+import inspect
 import json
 import random
 from collections import defaultdict
@@ -67,7 +68,7 @@ def prompt_ids(tokenizer: Any, prompt: str, max_tokens: int) -> list[int]:
     """BOS and the prompt, cut from the left to `max_tokens`, so that the question itself stays whole."""
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    return bos + ids[-(max_tokens - len(bos)) :]
+    return bos + ids[-max(max_tokens - len(bos), 1) :]
 
 
 def score_mmlu(model: Any, tokenizer: Any, rows: list[dict[str, str]], split: str, max_tokens: int) -> dict[str, float]:
@@ -80,14 +81,15 @@ def score_mmlu(model: Any, tokenizer: Any, rows: list[dict[str, str]], split: st
     letters = torch.tensor(letter_ids(tokenizer))
     right: dict[str, list[bool]] = defaultdict(list)
     losses = []
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(base.forward).parameters else {}
     was_training = model.training
     model.eval()
     with torch.no_grad():
         for row in tqdm(rows, desc="MMLU", leave=False):
             ids = torch.tensor([prompt_ids(tokenizer, row["input"], max_tokens)], device=model.device)
-            logits = (
-                model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -1].float().cpu()
-            )  # (vocabulary,)
+            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **last_only).logits
+            logits = logits[0, -1].float().cpu()  # (vocabulary,)
             answer = LETTERS.index(row["output"])
             losses.append(torch.nn.functional.cross_entropy(logits[letters], torch.tensor(answer)).item())
             right[row["subject"]].append(logits[letters].argmax().item() == answer)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tunes a small base model in 4-bit NF4 and shows what it learned, on a CPU in under four minutes.
-#   bash scripts/demo.sh            flags behind it go to the tuning run, e.g. --bf16 on a GPU
+#   bash scripts/demo.sh            flags behind it go to both runs, e.g. --bf16 on a GPU
 # The base model has read plain sentences about every country, but never a question. It is tuned on questions about
 # most countries and asked about the others: those answers can only come from what it had read.
 set -euo pipefail

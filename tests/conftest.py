@@ -67,7 +67,7 @@ def tiny_config(architecture: str, vocab_size: int):
 
     sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     if architecture == "gpt2":
-        sizes = {"n_embd": 64, "n_inner": 128, "n_layer": 2, "n_head": 4, "n_positions": 512}
+        sizes = {"n_embd": 64, "n_inner": 128, "n_layer": 2, "n_head": 4, "n_positions": 2048}
     elif architecture in ("llama", "qwen3", "gemma"):
         sizes |= {"num_key_value_heads": 2, "head_dim": 16}
     ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 3}
@@ -129,7 +129,7 @@ def command(rows_file, tmp_path):
             *("--model_name_or_path", str(base), "--dataset", str(rows_file), "--output_dir", str(tmp_path / "out")),
             *("--eval_dataset_size", "4", "--max_steps", "3", "--lora_r", "4", "--learning_rate", "0.01"),
             *("--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2", "--disable_tqdm", "True"),
-            *("--max_new_tokens", "6", *flags),
+            *("--source_max_len", "200", "--target_max_len", "100", "--max_new_tokens", "6", *flags),
         ]
 
     return build

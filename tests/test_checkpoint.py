@@ -11,7 +11,13 @@ import torch
 from transformers import TrainerCallback
 
 import qlora
-from training.checkpoint import SavingError, check_reads_back, get_last_checkpoint, write_manifest
+from training.checkpoint import (
+    SavingError,
+    StopOnSignalCallback,
+    check_reads_back,
+    get_last_checkpoint,
+    write_manifest,
+)
 
 
 @pytest.fixture
@@ -133,6 +139,7 @@ DAMAGE = {
     "manifest cut short": lambda c: (c / "manifest.json").write_text('{"files": {'),
     "file missing": lambda c: (c / "optimizer.pt").unlink(),
     "file cut short": lambda c: (c / "optimizer.pt").write_bytes((c / "optimizer.pt").read_bytes()[:-1]),
+    "manifest of another kind": lambda c: (c / "manifest.json").write_text('{"files": ["a"]}'),
     "byte flipped": lambda c: (c / "scheduler.pt").write_bytes(flip((c / "scheduler.pt").read_bytes())),
 }
 
@@ -182,7 +189,10 @@ def test_changed_flags_are_said(make_base, rows_file, two_checkpoints, tmp_path,
 
 def test_resume_from_a_named_checkpoint(make_base, command, two_checkpoints, tmp_path, capsys):
     named = str(two_checkpoints / "checkpoint-1")
-    assert qlora.main(command(make_base(), "--resume_from_checkpoint", named)) == 0
+    argv = command(make_base(), "--resume_from_checkpoint", named)
+    assert qlora.main(argv) == 2  # its learning rate is in the saved optimizer, whatever the command says
+    assert "--learning_rate 0.01 (was 0.0002) would have no effect" in capsys.readouterr().err
+    assert qlora.main([*argv, "--learning_rate", "0.0002"]) == 0
     assert copy_of_state(tmp_path / "out")["global_step"] == 3
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -190,12 +200,147 @@ def test_resume_from_a_named_checkpoint(make_base, command, two_checkpoints, tmp
     assert "not a checkpoint" in capsys.readouterr().err
 
 
-def test_only_whole_checkpoints_push_older_ones_out(make_base, command, tmp_path):
+def test_only_sealed_checkpoints_push_older_ones_out(make_base, command, tmp_path):
+    """The limit counts sealed checkpoints; a damaged one of a larger number, and a user's folders, are left alone."""
     out = tmp_path / "out"
+    for name in ("checkpoint-notes", "checkpoint-900"):
+        (out / name).mkdir(parents=True)
+        (out / name / "file").write_text("mine")
     assert qlora.main(command(make_base(), "--max_steps", "4", "--save_steps", "1", "--save_total_limit", "2")) == 0
     kept = sorted(path.name for path in out.glob("checkpoint-*"))
-    assert kept == ["checkpoint-3", "checkpoint-4"]
-    assert all((out / name / "manifest.json").is_file() for name in kept)
+    assert kept == ["checkpoint-3", "checkpoint-4", "checkpoint-900", "checkpoint-notes"]
+    assert all((out / name / "manifest.json").is_file() for name in kept[:2])
+
+
+def test_a_checkpoint_is_sealed_before_another_is_deleted(make_base, command, tmp_path, monkeypatch):
+    """Whatever is deleted, a whole checkpoint lies there at that moment."""
+    whole = []
+
+    def watch(path, *args, **kwargs):
+        whole.append(get_last_checkpoint(tmp_path / "out")[0])
+
+    monkeypatch.setattr(shutil, "rmtree", watch)
+    assert qlora.main(command(make_base(), "--max_steps", "3", "--save_steps", "1", "--save_total_limit", "1")) == 0
+    assert whole == [str(tmp_path / "out" / f"checkpoint-{step}") for step in (2, 3, 3)]
+
+
+def test_weights_that_are_not_finite_are_not_sealed(make_base, command, tmp_path, monkeypatch, capsys):
+    from training import trainer as module
+
+    class Spoil(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            if state.global_step == 2:
+                next(p for p in model.parameters() if p.requires_grad).data.fill_(float("inf"))
+
+    build = module.build_trainer
+
+    def spoiled(*args, **kwargs):
+        trainer = build(*args, **kwargs)
+        trainer.add_callback(Spoil())
+        return trainer
+
+    monkeypatch.setattr(module, "build_trainer", spoiled)
+    assert qlora.main(command(make_base(), "--save_steps", "1", "--logging_steps", "100")) == 1
+    assert "no longer finite" in capsys.readouterr().err
+    assert get_last_checkpoint(tmp_path / "out") == (str(tmp_path / "out" / "checkpoint-1"), False)
+
+
+@pytest.mark.parametrize("way", [[], ["--full_finetune", "--bits", "32", "--learning_rate", "0.001"]])
+def test_final_weights_are_read_back(way, make_base, command, tmp_path, monkeypatch, capsys):
+    """A disk that holds something else than was written: exit status 1, and no `completed`."""
+    import training.checkpoint as module
+
+    save_state = module.check_reads_back
+
+    def tamper(model, directory):
+        from safetensors.torch import load_file, save_file
+
+        path = next(directory.glob("*model.safetensors"))
+        weights = load_file(path)
+        name = sorted(weights)[0]
+        save_file({**weights, name: weights[name] + 1}, path)
+        save_state(model, directory)
+
+    monkeypatch.setattr(module, "check_reads_back", tamper)
+    assert qlora.main(command(make_base(), *way)) == 1
+    assert "differs" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "completed").exists()
+
+
+def test_second_signal_stops_at_once():
+    stop = StopOnSignalCallback()
+    stop.receive(signal.SIGINT, None)
+    stop.receive(signal.SIGINT, None)  # a launcher passes on what the terminal sent too
+    stop.received -= 2 * StopOnSignalCallback.GRACE
+    with pytest.raises(KeyboardInterrupt):
+        stop.receive(signal.SIGINT, None)
+
+
+def test_more_epochs_go_on(make_base, command, tmp_path):
+    """Steps are counted from the epochs that are asked for now, not from those of the checkpoint."""
+    out = tmp_path / "out"
+    argv = command(make_base(), "--max_steps", "-1", "--save_strategy", "epoch")
+    assert qlora.main([*argv, "--num_train_epochs", "1"]) == 0
+    assert copy_of_state(out)["global_step"] == 6
+    (out / "completed").unlink()
+    assert qlora.main([*argv, "--num_train_epochs", "2"]) == 0
+    assert copy_of_state(out)["global_step"] == 12
+
+
+def test_no_resume_without_an_optimizer(make_base, command, tmp_path, capsys):
+    argv = command(make_base(), "--save_only_model")
+    assert qlora.main(argv) == 0
+    (tmp_path / "out" / "completed").unlink()
+    assert qlora.main([*argv, "--max_steps", "5"]) == 2
+    assert "has no optimizer.pt (--save_only_model" in capsys.readouterr().err
+
+
+def test_completed_is_taken_back_while_training_goes_on(make_base, command, tmp_path, stop_after):
+    out = tmp_path / "out"
+    assert qlora.main(command(make_base(), "--save_steps", "1")) == 0
+    stop_after(5)
+    named = str(out / "checkpoint-2")
+    assert qlora.main(command(make_base(), "--resume_from_checkpoint", named, "--max_steps", "9")) == 143
+    assert get_last_checkpoint(out) == (str(out / "checkpoint-5"), False)
+
+
+def test_completed_run_of_the_published_script(make_base, command, tmp_path, capsys):
+    """`completed` in the root, adapters only in `checkpoint-N/adapter_model/`: predicted with, not trained further."""
+    out = tmp_path / "out"
+    assert qlora.main(command(make_base(), "--do_eval")) == 0
+    tuned = json.loads((out / "metrics.json").read_text())["eval_loss"]
+    checkpoint = out / "checkpoint-3"
+    (checkpoint / "adapter_model").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.move(checkpoint / name, checkpoint / "adapter_model" / name)
+        (out / name).unlink()
+    (checkpoint / "manifest.json").unlink()
+    (out / "completed").write_text("")
+    assert get_last_checkpoint(out) == (str(checkpoint), True)
+    assert qlora.main(command(make_base(), "--do_eval")) == 0
+    assert json.loads((out / "metrics.json").read_text())["eval_loss"] == tuned
+
+
+def test_rows_that_were_trained_on_are_not_passed_off_as_held_out(make_base, command, tmp_path, rows_file, capsys):
+    predict = ["--do_train", "False", "--do_predict"]
+    assert qlora.main(command(make_base())) == 0
+    for more, warned in ((predict, True), ([*predict, "--eval_dataset", str(rows_file)], False)):
+        capsys.readouterr()
+        assert qlora.main(command(make_base(), *more)) == 0
+        assert ("rows that are evaluated now were trained on" in capsys.readouterr().out) == warned
+    held_out = ["--output_dir", str(tmp_path / "held")]
+    assert qlora.main(command(make_base(), "--do_eval", *held_out)) == 0
+    for more, warned in (([], False), (["--seed", "7"], True), (["--eval_dataset_size", "5"], True)):
+        capsys.readouterr()
+        assert qlora.main(command(make_base(), *predict, *held_out, *more)) == 0
+        assert ("rows that are evaluated now were trained on" in capsys.readouterr().out) == warned
+
+
+def test_tuned_weights_on_another_base_are_refused(make_base, command, tmp_path, capsys):
+    assert qlora.main(command(make_base())) == 0
+    other = shutil.copytree(make_base(), tmp_path / "other")
+    assert qlora.main(command(other, "--do_train", "False", "--do_eval")) == 2
+    assert "tuned from another base model" in capsys.readouterr().err
 
 
 def test_manifest_names_every_file(two_checkpoints):

@@ -31,12 +31,13 @@ def test_lines_and_metrics(collator, tmp_path):
         {"input": "It is so.", "output": "yes"},
     ]
     generated = ids_of(collator.tokenizer, "It is so.|", "yes", "It is so. yes|")
-    metrics = write_predictions(tmp_path / "p.jsonl", rows, generated, collator)
+    metrics = write_predictions(tmp_path / "p.jsonl", rows, generated, collator, [collator.tokenizer.eos_token_id])
     lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text(encoding="utf-8").splitlines()]
     assert lines[0] == {
         "input": "What is it? ",
         "output": "It is so. ",
         "id": 7,
+        "length": 3,
         "prediction_with_input": "What is it? It is so.",
         "prediction": "It is so.",
     }
@@ -52,5 +53,5 @@ def test_lines_and_metrics(collator, tmp_path):
 
 def test_nothing_is_left_where_rows_and_predictions_differ_in_number(collator, tmp_path):
     with pytest.raises(ValueError):
-        write_predictions(tmp_path / "p.jsonl", [], ids_of(collator.tokenizer, "a"), collator)
+        write_predictions(tmp_path / "p.jsonl", [], ids_of(collator.tokenizer, "a"), collator, [1])
     assert not (tmp_path / "p.jsonl").exists()

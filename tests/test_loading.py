@@ -449,7 +449,10 @@ def test_dataset_format_overrides_the_columns(tiny_tokenizer, tmp_path):
 # Columns
 
 
-@pytest.mark.parametrize("flag", [{"group_by_length": True}, {"train_sampling_strategy": "group_by_length"}])
+@pytest.mark.parametrize(
+    "flag",
+    [{"group_by_length": True, "train_sampling_strategy": None}, {"train_sampling_strategy": "group_by_length"}],
+)
 def test_lengths_are_tokens_after_the_cuts(tiny_tokenizer, tmp_path, flag):
     rows = [{"input": "word " * n, "output": "x" * n, "length": "raw"} for n in range(1, 21)]
     path = write(tmp_path / "a.jsonl", json_lines(rows))

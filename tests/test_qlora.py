@@ -59,6 +59,34 @@ def test_adapter_loads_with_plain_peft(make_base, make_args, command, tmp_path):
     assert (theirs - untuned).abs().max() > 1e-3
 
 
+def test_added_pad_row_is_saved_with_the_adapter(make_base, command, tmp_path):
+    """A base without pad and unk token: embeddings grow, and plain PEFT gives the same logits after a resize."""
+    import shutil
+
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base = shutil.copytree(make_base(), tmp_path / "base")
+    config = json.loads((base / "tokenizer_config.json").read_text())
+    config = {name: value for name, value in config.items() if name not in ("pad_token", "unk_token")}
+    (base / "tokenizer_config.json").write_text(json.dumps(config))
+    text = (base / "tokenizer.json").read_text()
+    (base / "tokenizer.json").write_text(text.replace("<pad>", "<x>").replace("<unk>", "<y>"))
+    assert qlora.main(command(base, "--bits", "32", "--do_eval")) == 0
+    out = tmp_path / "out"
+    for directory in (out, out / "checkpoint-3"):
+        tokenizer = AutoTokenizer.from_pretrained(directory)
+        assert tokenizer.pad_token == "[PAD]"
+        model = AutoModelForCausalLM.from_pretrained(base)
+        model.resize_token_embeddings(len(tokenizer))
+        model = PeftModel.from_pretrained(model, directory)
+        embeddings = model.get_input_embeddings().weight
+        torch.testing.assert_close(embeddings[-1], embeddings[:-1].mean(dim=0))
+    loss = json.loads((out / "metrics.json").read_text())["eval_loss"]
+    assert qlora.main(command(base, "--bits", "32", "--do_eval")) == 0
+    assert json.loads((out / "metrics.json").read_text())["eval_loss"] == loss
+
+
 def test_base_model_is_predicted_with_where_nothing_is_tuned(make_base, command, tmp_path, capsys):
     assert qlora.main(command(make_base(), "--do_train", "False", "--do_eval")) == 0
     assert "this is the base model" in capsys.readouterr().out
@@ -106,6 +134,36 @@ def test_mmlu_without_its_files_is_refused(make_base, command, capsys, monkeypat
     monkeypatch.setattr(mmlu, "MMLU_DIRECTORY", tmp_path)
     assert qlora.main(command(make_base(), "--do_mmlu_eval")) == 2
     assert "five_shot_mmlu_val.json" in capsys.readouterr().err
+
+
+def test_output_directory_that_cannot_be_written(make_base, command, capsys):
+    assert qlora.main(command(make_base(), "--output_dir", "/proc/nope")) == 2
+    assert "--output_dir /proc/nope cannot be written" in capsys.readouterr().err
+
+
+def test_run_without_a_step_is_a_failure(make_base, command, tmp_path, capsys):
+    flags = ["--max_train_samples", "1", "--dataloader_drop_last", "True"]
+    assert qlora.main(command(make_base(), *flags)) == 1
+    assert "not one step was trained" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "completed").exists()
+
+
+def test_metrics_of_the_base_do_not_become_the_adapters(make_base, command, tmp_path):
+    assert qlora.main(command(make_base(), "--do_train", "False", "--do_eval")) == 0
+    assert qlora.main(command(make_base())) == 0
+    assert "eval_loss" not in json.loads((tmp_path / "out" / "metrics.json").read_text())
+
+
+def test_hub_token_is_not_published():
+    from training.report import public_command
+
+    shown = public_command(["--hub_token", "hf_secret", "--max_new_tokens", "32", "--hub-token=hf_other"])
+    assert "hf_" not in shown and "--max_new_tokens 32" in shown
+
+
+def test_too_long_for_learned_positions_is_refused(make_base, command, capsys):
+    assert qlora.main(command(make_base("gpt2"), "--source_max_len", "2000")) == 2
+    assert "2,048 positions" in capsys.readouterr().err
 
 
 def test_sampling_flags_without_sampling_are_said(make_base, command, capsys):

@@ -289,6 +289,8 @@ class QLoRAArguments:
         if self.eval_strategy != "no":
             self.do_eval = True
             self.eval_steps = self.eval_steps or self.logging_steps
+        if self.save_strategy == "best" and self.metric_for_best_model is None:
+            self.metric_for_best_model = "loss"
         if self.eval_on_start is None:
             self.eval_on_start = bool(self.do_eval and self.do_train)
         # A prediction is a generated text; there is no other kind here.

@@ -10,6 +10,8 @@ import torch
 from training.arguments import FailedRunError, RequestError
 from training.tokenizer import repair_special_tokens
 
+LEARNED_POSITIONS = ("gpt2", "gpt_neo", "opt", "gpt_bigcode", "biogpt", "xglm", "openai-gpt", "codegen2")
+
 
 class ModelError(RequestError):
     """The base model cannot be loaded or tuned as asked."""
@@ -108,19 +110,31 @@ def device_options(args: Any) -> dict[str, Any]:
     if device >= devices:
         raise ModelError(f"LOCAL_RANK {device} with {devices} GPUs: start one process for each GPU at most.")
     total = torch.cuda.get_device_properties(device).total_memory
+    if args.max_memory_MB * 1e6 < total:
+        print(f"note: using {args.max_memory_MB:,} of the GPU's {total / 1e6:,.0f} MB at most (--max_memory_MB).")
     torch.cuda.set_per_process_memory_fraction(min(1.0, args.max_memory_MB * 1e6 / total), device)
     return {"device_map": {"": device}}
 
 
-def note_context(args: Any, config: Any) -> None:
-    """Say where rows may be longer than what the model was made for."""
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
-    longest = args.source_max_len + args.target_max_len
-    if context is not None and longest > context:
-        print(
-            f"note: rows may have up to {longest:,} tokens (--source_max_len {args.source_max_len} + --target_max_len "
-            f"{args.target_max_len}); this model was made for {context:,}."
+def check_context(args: Any, config: Any) -> None:
+    """Say where rows may be longer than what the model was made for, and refuse where it has no place for them.
+
+    Raises:
+        ModelError: the positions are a learned table (GPT-2, OPT, …), which ends there.
+    """
+    text = config.get_text_config()
+    context = getattr(text, "max_position_embeddings", None)
+    answer = max(args.target_max_len, getattr(args, "max_new_tokens", 0) if args.do_predict else 0)
+    longest = args.source_max_len + answer
+    if context is None or longest <= context:
+        return
+    flags = f"--source_max_len {args.source_max_len} and answers of up to {answer} tokens"
+    if text.model_type in LEARNED_POSITIONS:
+        raise ModelError(
+            f"{flags} make {longest:,} tokens; {args.model_name_or_path} has {context:,} positions and fails beyond. "
+            f"Try --source_max_len {max(context - answer, 1)}, or a smaller --target_max_len and --max_new_tokens."
         )
+    print(f"note: {flags} make {longest:,} tokens; this model was made for {context:,}.")
 
 
 def check_stored_quantization(args: Any, config: Any, weights: str) -> bool:

@@ -6,15 +6,15 @@ while it saves leaves a directory without a manifest, or one that disagrees with
 """
 
 import hashlib
-import json
 import os
+import shutil
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
-from transformers.trainer_utils import rotate_checkpoints
 
 from training.arguments import FailedRunError, RequestError
 from training.files import read_json, write_json
@@ -28,9 +28,18 @@ ADAPTER_FLAGS = {"lora_r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lor
 RECORDED_FLAGS = (
     "model_name_or_path", "full_finetune", "bits", "quant_type", "double_quant", "lora_r", "lora_alpha", "lora_dropout",
     "lora_modules", "dataset", "dataset_format", "eval_dataset", "eval_dataset_size", "max_train_samples",
-    "max_eval_samples", "source_max_len", "target_max_len", "train_on_source", "do_eval", "do_predict", "seed",
+    "source_max_len", "target_max_len", "train_on_source", "seed",
     "data_seed", "train_sampling_strategy", "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps",
     "num_train_epochs", "optim", "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "bf16", "fp16",
+    "adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps", "label_smoothing_factor", "neftune_noise_alpha",
+)  # fmt: skip
+
+
+HELD_OUT = "rows held out of training"  # recorded beside the flags, which say it in several ways
+# Held in the saved optimizer and schedule: a resumed run keeps theirs whatever the command says.
+OPTIMIZER_FLAGS = (
+    "optim", "learning_rate", "lr_scheduler_type", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+    "warmup_steps",
 )  # fmt: skip
 
 
@@ -53,12 +62,13 @@ def get_last_checkpoint(checkpoint_dir: str | os.PathLike) -> tuple[str | None, 
         run; else the newest checkpoint that is whole, or None, and False. Damaged checkpoints are named on the way.
     """
     directory = Path(checkpoint_dir)
-    if (directory / COMPLETED).is_file():
+    completed = (directory / COMPLETED).is_file()
+    if completed and (has_adapter(directory) or (directory / "config.json").is_file()):
         return str(directory), True
     for checkpoint in checkpoints_in(directory):
         damage = find_damage(checkpoint)
         if damage is None:
-            return str(checkpoint), False
+            return str(checkpoint), completed  # the published script left its final adapter in the last checkpoint
         print(f"note: {checkpoint} is not whole ({damage}); looking for an older one.")
     return None, False
 
@@ -80,6 +90,20 @@ def check_resumable(checkpoint: str) -> str:
     return str(directory)
 
 
+def check_optimizer(checkpoint: str) -> None:
+    """Refuse to train on from weights alone: a fresh optimizer would not be the same run.
+
+    Raises:
+        CheckpointError: optimizer or schedule are missing.
+    """
+    for name in ("optimizer.pt", "scheduler.pt"):
+        if not (Path(checkpoint) / name).is_file():
+            raise CheckpointError(
+                f"{checkpoint} has no {name} (--save_only_model, or a finished output directory), so training cannot "
+                "go on from where it was. Choose another --output_dir to start anew."
+            )
+
+
 def checkpoints_in(directory: Path) -> list[Path]:
     """`checkpoint-N` directories, newest (largest N) first."""
     numbered = [(path.name.removeprefix("checkpoint-"), path) for path in directory.glob("checkpoint-*")]
@@ -94,16 +118,16 @@ def find_damage(checkpoint: Path) -> str | None:
             return None
         return f"no {MANIFEST}: saving was interrupted"
     try:
-        files = read_json(checkpoint / MANIFEST)["files"]
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError):
+        files = [(name, row["bytes"], row["sha256"]) for name, row in read_json(checkpoint / MANIFEST)["files"].items()]
+    except (ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} cannot be read"
-    for name, expected in files.items():
+    for name, size, digest in files:
         path = checkpoint / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != expected["bytes"]:
-            return f"{name} has {path.stat().st_size:,} bytes instead of {expected['bytes']:,}"
-        if sha256(path) != expected["sha256"]:
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size:,} bytes instead of {size:,}"
+        if sha256(path) != digest:
             return f"{name} has changed since it was written"
     return None
 
@@ -158,22 +182,54 @@ def check_same_adapter(args: Any, directory: Path, targets: list[str]) -> None:
         )
 
 
-def changed_flags(args: Any, checkpoint: str | os.PathLike) -> list[str]:
-    """`--flag now (was then)` for each recorded flag in which the command differs from the one that saved."""
+def saved_flags(checkpoint: str | os.PathLike) -> dict[str, Any]:
+    """The flags that a checkpoint or a completed run was made with; empty for those of other tools."""
     for name in (MANIFEST, COMPLETED):
         path = Path(checkpoint) / name
         if path.is_file() and path.stat().st_size:
-            then = read_json(path).get("flags", {})
-            now = recorded_flags(args)
-            return [
-                f"--{flag} {now[flag]} (was {then[flag]})" for flag in now if flag in then and now[flag] != then[flag]
-            ]
-    return []
+            return read_json(path).get("flags", {})
+    return {}
+
+
+def changed_flags(args: Any, checkpoint: str | os.PathLike) -> list[str]:
+    """`--flag now (was then)` for each recorded flag in which the command differs from the one that saved.
+
+    Raises:
+        CheckpointError: the difference would be without effect, or mix two base models.
+    """
+    then, now = saved_flags(checkpoint), recorded_flags(args)
+    differing = [flag for flag in now if flag in then and now[flag] != then[flag]]
+    said = {flag: f"{'' if flag == HELD_OUT else '--'}{flag} {now[flag]} (was {then[flag]})" for flag in differing}
+    if not args.do_train:  # `were_held_out` tells what this means for an evaluation
+        said.pop(HELD_OUT, None)
+    if "model_name_or_path" in said and Path(now["model_name_or_path"]).name != Path(then["model_name_or_path"]).name:
+        raise CheckpointError(
+            f"{checkpoint} was tuned from another base model: {said['model_name_or_path']}. "
+            "Give that one, or another --output_dir."
+        )
+    kept = [said[flag] for flag in OPTIMIZER_FLAGS if flag in said]
+    if kept and args.do_train:
+        raise CheckpointError(
+            f"{checkpoint} holds the state of its optimizer and schedule, which decide: {'; '.join(kept)} would have "
+            "no effect. Give the values it was made with to go on, or another --output_dir to start anew."
+        )
+    return list(said.values())
+
+
+def were_held_out(args: Any, checkpoint: str | os.PathLike) -> bool:
+    """Whether the rows that this command evaluates were kept out of the training of `checkpoint`, as far as known."""
+    then = saved_flags(checkpoint)
+    if args.eval_dataset is not None or not then:
+        return True
+    same = ("dataset", "dataset_format", "eval_dataset", "eval_dataset_size", "seed", "data_seed")
+    now = recorded_flags(args)
+    return bool(then.get(HELD_OUT)) and all(now[flag] == then.get(flag) for flag in same)
 
 
 def recorded_flags(args: Any) -> dict[str, Any]:
     values = {name: getattr(args, name) for name in RECORDED_FLAGS if hasattr(args, name)}
-    return {name: getattr(value, "value", value) for name, value in values.items()}
+    flags = {name: getattr(value, "value", value) for name, value in values.items()}
+    return flags | {HELD_OUT: bool((args.do_eval or args.do_predict) and args.eval_dataset is None)}
 
 
 # ---- Writing -------------------------------------------------------------------------------------------------------
@@ -217,23 +273,31 @@ class SavePeftModelCallback(TrainerCallback):
             raise SavingError(f"at step {state.global_step} the weight {bad} is no longer finite: training diverged.")
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         write_manifest(checkpoint, state.global_step, self.flags)
-        rotate_checkpoints(
-            output_dir=args.output_dir,
-            save_total_limit=self.save_total_limit,
-            best_model_checkpoint=state.best_model_checkpoint,
-            use_mtime=True,  # a damaged checkpoint of a larger number must not outlive the sound ones
-        )
+        self.rotate(checkpoint, state.best_model_checkpoint)
         return control
+
+    def rotate(self, newest: Path, best: str | None) -> None:
+        """Delete the oldest sealed checkpoints beyond the limit; whatever else lies there is not ours to delete."""
+        if self.save_total_limit is None:
+            return
+        kept = {newest} | ({Path(best)} if best else set())
+        sealed = [path for path in checkpoints_in(newest.parent) if (path / MANIFEST).is_file() and path not in kept]
+        for checkpoint in sealed[max(self.save_total_limit - len(kept), 0) :]:
+            shutil.rmtree(checkpoint)
 
 
 class StopOnSignalCallback(TrainerCallback):
     """Turns SIGINT and SIGTERM into "finish this step, save, stop"; a second signal stops at once.
 
-    Use as a context manager around training; `signum` is the signal that stopped it, or None.
+    Under a launcher the processes agree on it, so that none waits for one that has gone. Use as a context manager
+    around training; `signum` is the signal that stopped it, or None.
     """
+
+    GRACE = 1.0  # seconds in which a second signal counts as the first: launchers pass on what the terminal sent too
 
     def __init__(self):
         self.signum: int | None = None
+        self.received = 0.0
         self.previous: dict[int, Any] = {}
 
     def __enter__(self):
@@ -246,12 +310,20 @@ class StopOnSignalCallback(TrainerCallback):
             signal.signal(signum, handler)
 
     def receive(self, signum: int, frame: Any) -> None:
-        if self.signum is not None:
+        if self.signum is None:
+            self.signum, self.received = signum, time.monotonic()
+            message = (
+                f"\n{signal.Signals(signum).name}: saving after this step, then stopping (again to stop at once)\n"
+            )
+            os.write(2, message.encode())  # print may be in the middle of a line of its own
+        elif time.monotonic() - self.received > self.GRACE:
             raise KeyboardInterrupt
-        self.signum = signum
-        print(f"\n{signal.Signals(signum).name}: saving after this step, then stopping (again to stop at once).")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any):
+        if torch.distributed.is_initialized():
+            asked = torch.tensor(self.signum or 0, device=args.device)
+            torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
+            self.signum = int(asked) or None
         if self.signum is not None:
             control.should_save = True
             control.should_training_stop = True
@@ -271,27 +343,38 @@ def save_final(trainer: Any, args: Any) -> None:
     trainer.save_model(str(output_dir))
     trainer.save_state()
     if trainer.is_world_process_zero():
-        if not args.full_finetune:
-            check_reads_back(trainer.accelerator.unwrap_model(trainer.model), output_dir)
+        check_reads_back(trainer.accelerator.unwrap_model(trainer.model), output_dir)
         mark = {"global_step": trainer.state.global_step, "flags": recorded_flags(args)}
         write_json(output_dir / COMPLETED, mark)
 
 
 def check_reads_back(model: Any, directory: Path) -> None:
-    """Compare the adapter on disk with the one in memory, weight by weight.
+    """Compare the weights on disk with those in memory, one by one.
 
     Raises:
-        SavingError: there is no LoRA weight, or one is missing or differs.
+        SavingError: there is nothing to compare, or a weight is missing or differs.
     """
     from peft import get_peft_model_state_dict
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    memory = get_peft_model_state_dict(model, save_embedding_layers=model.embeddings_resized)
-    if not any("lora_" in name for name in memory):
+    adapter = hasattr(model, "peft_config")
+    if adapter:
+        memory = get_peft_model_state_dict(model, save_embedding_layers=model.embeddings_resized)
+    else:
+        memory = model.state_dict()
+    files = sorted(directory.glob("adapter_model*.safetensors" if adapter else "model*.safetensors"))
+    compared = set()
+    try:
+        for path in files:
+            with safe_open(path, framework="pt") as file:
+                for name in set(file.keys()) & memory.keys():  # tied weights are stored once
+                    if not torch.equal(file.get_tensor(name), memory[name].detach().cpu()):
+                        raise SavingError(f"{name} differs from what {path} holds after saving; disk full?")
+                    compared.add(name)
+    except SafetensorError as error:
+        raise SavingError(f"{path} cannot be read back after saving: {error}; disk full?") from error
+    missing = sorted(memory.keys() - compared) if adapter else []
+    if missing or not compared:
+        raise SavingError(f"{missing[0] if missing else 'every weight'} is missing from {directory} after saving.")
+    if adapter and not any("lora_" in name for name in compared):
         raise SavingError("the adapter holds no LoRA weight: nothing was trained.")
-    with safe_open(directory / "adapter_model.safetensors", framework="pt") as file:
-        stored = set(file.keys())
-        for name, weight in memory.items():
-            if name not in stored or not torch.equal(file.get_tensor(name), weight.detach().cpu()):
-                state = "differs from" if name in stored else "is missing from"
-                raise SavingError(f"{name} {state} {directory}/adapter_model.safetensors after saving; disk full?")

@@ -15,11 +15,11 @@ from torch import nn
 
 from training.base_model import (
     ModelError,
+    check_context,
     first_line,
     load_base_model,
     load_config,
     load_tokenizer,
-    note_context,
     weight_dtype,
 )
 from training.checkpoint import CheckpointError, adapter_directory, check_same_adapter
@@ -47,13 +47,18 @@ def get_accelerate_model(args: Any, checkpoint_dir: str | None) -> tuple[Any, An
         check_whole_model(checkpoint_dir)
         weights = checkpoint_dir
     config = load_config(args, weights)
-    note_context(args, config)
+    check_context(args, config)
     tokenizer = load_tokenizer(args, checkpoint_dir, config)  # before the weights, which take longer to load
     model = load_base_model(args, weights, config)
     smart_tokenizer_and_embedding_resize({"pad_token": pad_token_for(tokenizer)}, tokenizer, model)
     align_model_with_tokenizer(model, tokenizer)
     if args.full_finetune:
         model.requires_grad_(True)
+        if weight_dtype(args) == torch.bfloat16:
+            print(
+                "note: the weights are trained in bfloat16, where a change below 1/256 of a weight is lost; "
+                "--bits 32 (with --bf16 for speed) keeps every change."
+            )
     else:
         model = add_adapters(args, model, checkpoint_dir)
     return model, tokenizer

@@ -1,5 +1,6 @@
 """What a run leaves for people to read: metrics.json, the model card, and the summary at the end."""
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,24 @@ def save_metrics(trainer: Any, split: str, metrics: dict[str, Any], args: Any) -
 
 
 def read_metrics(output_dir: str) -> dict[str, Any]:
+    """The metrics so far; those that cannot be read any more are said and begun anew."""
     path = Path(output_dir) / METRICS
-    return read_json(path) if path.is_file() else {}
+    try:
+        return read_json(path) if path.is_file() else {}
+    except ValueError as error:
+        print(f"note: {path} cannot be read ({error}); it is written anew.")
+        return {}
+
+
+def forget_metrics(output_dir: str) -> None:
+    """Remove the metrics of an earlier command, such as an evaluation of the base, before training begins."""
+    (Path(output_dir) / METRICS).unlink(missing_ok=True)
+
+
+def public_command(command: list[str]) -> str:
+    """The command line to show: without the value of a hub token."""
+    line = shlex.join(command)
+    return re.sub(r"(--hub[_-]token[= ])\S+", r"\1***", line)
 
 
 def write_model_card(args: Any, command: list[str]) -> None:
@@ -43,7 +60,7 @@ Tuned on `{args.dataset}` with the base held in {args.bits} bits{f" ({args.quant
 
 ## How it was made
 ```
-python qlora.py {shlex.join(command)}
+python qlora.py {public_command(command)}
 ```
 
 ## How to load it
@@ -77,31 +94,38 @@ def format_value(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def print_summary(args: Any, metrics: dict[str, Any], tuned: bool) -> None:
-    """Say what was made, where it is, how good it is, and which command comes next."""
+def print_summary(args: Any, metrics: dict[str, Any], tuned: bool, command: list[str]) -> None:
+    """Say what was made, where it is, how good it is, and which command comes next.
+
+    Args:
+        args: every flag; what this command did not do is not repeated.
+        metrics: those of metrics.json.
+        tuned: whether the output directory holds tuned weights.
+        command: the command line.
+    """
     print("\nsummary")
     if tuned:
         what = "weights" if args.full_finetune else "adapter"
         print(f"  {what}:     {args.output_dir}  ({metrics.get('train_steps', 0):,} steps)")
-    if tuned and "train_loss_first" in metrics:
+    if args.do_train and "train_loss_first" in metrics:
         print(f"  loss:        {metrics['train_loss_first']:.4f} at the start → {metrics['train_loss_last']:.4f}")
-    if "eval_loss" in metrics:
+    if args.do_eval:
         before = f"{metrics['eval_loss_before']:.4f} before → " if tuned and "eval_loss_before" in metrics else ""
         print(f"  eval loss:   {before}{metrics['eval_loss']:.4f}  (perplexity {metrics['eval_perplexity']:.3g})")
-    for name in sorted(name for name in metrics if name.startswith("mmlu_") and name.endswith("_accuracy")):
+    if args.do_mmlu_eval:
+        name = f"mmlu_{args.mmlu_split}_accuracy"
         print(f"  MMLU:        {metrics[name]:.1%}  ({name}, macro average over subjects)")
-    if "predict_exact_match" in metrics:
+    if args.do_predict:
         print(f"  exact match: {metrics['predict_exact_match']:.1%} of {metrics['predict_samples']:,} predictions")
         print(f"  predictions: {args.output_dir}/predictions.jsonl")
     print(f"  metrics:     {args.output_dir}/{METRICS}")
-    for title, command in next_commands(args):
-        print(f"  {title + ':':<12} {command}")
+    print(f"  next:        {next_command(args, command)}")
 
 
-def next_commands(args: Any) -> list[tuple[str, str]]:
+def next_command(args: Any, command: list[str]) -> str:
     """The command that would most likely be wanted next."""
-    again = f"python qlora.py --model_name_or_path {shlex.quote(args.model_name_or_path)} --bits {args.bits}"
-    again += f" --dataset {shlex.quote(args.dataset)} --output_dir {shlex.quote(args.output_dir)} --do_train False"
-    if not args.do_predict:
-        return [("next", f"{again} --do_predict")]
-    return [("next", f"head -n 3 {shlex.quote(args.output_dir)}/predictions.jsonl")]
+    if args.do_predict:
+        return f"head -n 3 {shlex.quote(args.output_dir)}/predictions.jsonl"
+    # Without held-out rows every row of the data set was trained on: predicting them would prove nothing.
+    questions = [] if args.do_eval or args.eval_dataset else ["--eval_dataset", "QUESTIONS.jsonl"]
+    return f"python qlora.py {public_command([*command, *questions, '--do_train', 'False', '--do_predict'])}"

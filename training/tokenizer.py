@@ -81,6 +81,9 @@ def align_model_with_tokenizer(model: Any, tokenizer: Any) -> None:
     if tokenizer.eos_token_id not in ends:
         model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.config.eos_token_id = tokenizer.eos_token_id
+    if not model.generation_config.do_sample:  # settings that have no effect could not be saved again
+        for name in ("temperature", "top_k", "top_p", "min_p", "typical_p"):
+            setattr(model.generation_config, name, None)
     for config in (model.config, model.generation_config):
         config.pad_token_id = tokenizer.pad_token_id
         if tokenizer.bos_token_id is not None:

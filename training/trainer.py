@@ -5,6 +5,7 @@ only, the evaluation loss is weighted by supervised tokens, evaluation and predi
 prediction generates from the prompt alone, and checkpoints are rotated only once the new one is sealed.
 """
 
+import contextlib
 import inspect
 import math
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import SequentialSampler
 from transformers import GenerationConfig, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback, TrainerState
@@ -21,7 +23,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 from transformers.trainer_utils import PredictionOutput
 
 from training.arguments import ArgumentsError, FailedRunError, QLoRAArguments
-from training.checkpoint import StopOnSignalCallback
+from training.checkpoint import SavingError, StopOnSignalCallback
 
 IGNORED = LabelSmoother.ignore_index  # transformers' mark for labels that are not supervised
 PROMPT = "prompt_"  # the collator's prefix for the left-padded prompts that generation starts from
@@ -42,8 +44,6 @@ class TrainingArguments(QLoRAArguments, Seq2SeqTrainingArguments):
     def __post_init__(self):
         QLoRAArguments.__post_init__(self)
         self.use_8bit_adam()
-        if self.ddp_find_unused_parameters is None and not self.full_finetune:
-            self.ddp_find_unused_parameters = False  # each LoRA matrix takes part in each step
         if torch.cuda.is_available() and not self.use_cpu:
             self.fit_to_gpu()
         else:
@@ -113,7 +113,8 @@ def row_losses(logits: torch.Tensor, kept: dict[str, torch.Tensor]) -> torch.Ten
         (batch, 2) float64 tensor of loss sums in nats, and counts.
     """
     mask = kept["logits_to_keep"]
-    losses = nn.functional.cross_entropy(logits.float(), kept["labels"], reduction="none").double()
+    mask, labels = mask.to(logits.device), kept["labels"].to(logits.device)
+    losses = nn.functional.cross_entropy(logits.float(), labels, reduction="none").double()
     rows = mask.nonzero()[:, 0]  # row of each kept position
     sums = torch.zeros(len(mask), dtype=torch.float64, device=losses.device).index_add_(0, rows, losses)
     return torch.stack([sums, mask.sum(dim=1).double()], dim=1)
@@ -135,7 +136,10 @@ class QLoRATrainer(Seq2SeqTrainer):
         self.generating = False
         self.saved_limit = self.args.save_total_limit
         self.skips_head = (
-            takes_logits_to_keep(self.model) and not self.args.label_smoothing_factor and not self.args.use_liger_kernel
+            takes_logits_to_keep(self.model)
+            and len(set((getattr(self.model, "hf_device_map", None) or {}).values())) <= 1
+            and not self.args.label_smoothing_factor
+            and not self.args.use_liger_kernel
         )
         self.pop_callback(ProgressCallback)
         if not self.args.disable_tqdm:
@@ -169,7 +173,7 @@ class QLoRATrainer(Seq2SeqTrainer):
             asked.pop("logits_to_keep")
         with torch.no_grad(), self.accelerator.autocast():
             logits = model(**asked).logits
-            logits = logits if self.skips_head else logits[kept["logits_to_keep"]]
+            logits = logits if self.skips_head else logits[kept["logits_to_keep"].to(logits.device)]
             by_row = row_losses(logits, kept)
             outputs = (by_row, self.generate_from(inputs)) if self.generating else by_row
         return by_row[:, 0].sum() / by_row[:, 1].sum(), outputs, None
@@ -218,7 +222,8 @@ class QLoRATrainer(Seq2SeqTrainer):
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
             # Left to itself PEFT asks the hub whether the embeddings grew; here it is known.
-            model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=model.embeddings_resized)
+            with failing_as(SavingError, f"{output_dir} could not be written", OSError, SafetensorError):
+                model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=model.embeddings_resized)
             Path(output_dir, "README.md").unlink(missing_ok=True)  # PEFT's blank form; `write_model_card` fills one in
             self.processing_class.save_pretrained(output_dir)
         if self.args.should_save:
@@ -270,10 +275,11 @@ class WatchLossCallback(TrainerCallback):
         return control
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any):
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
+        bad = {name: value for name, value in (logs or {}).items() if name in ("loss", "eval_loss")}
+        bad = {name: value for name, value in bad.items() if not math.isfinite(value)}
+        for name, value in bad.items():
             raise DivergedError(
-                f"the loss is {loss} at step {state.global_step}: training diverged. Lower --learning_rate "
+                f"the {name} is {value} at step {state.global_step}: training diverged. Lower --learning_rate "
                 f"({args.learning_rate:g}), or use --bf16 instead of --fp16. Earlier checkpoints are kept."
             )
 
@@ -288,6 +294,8 @@ def build_trainer(
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
     )
+    if args.ddp_find_unused_parameters is None and not any("expert" in name for name, _ in model.named_modules()):
+        args.ddp_find_unused_parameters = False  # without experts to choose from, every weight takes part in each step
     return QLoRATrainer(
         model=model,
         args=args,
@@ -307,7 +315,7 @@ def train_model(trainer: QLoRATrainer, checkpoint: str | None) -> tuple[dict[str
 
     Raises:
         DivergedError: the loss became infinite or not a number.
-        FailedRunError: the device has too little memory.
+        FailedRunError: there was nothing to train on.
     """
     stop = StopOnSignalCallback()
     trainer.add_callback(stop)
@@ -316,15 +324,39 @@ def train_model(trainer: QLoRATrainer, checkpoint: str | None) -> tuple[dict[str
     if checkpoint is not None:
         trainer.args.eval_on_start = False  # the run did that when it started
         trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-    total = trainer.args.max_steps if trainer.args.max_steps > 0 else trainer.state.max_steps
+    *_, total = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
     # The library would train one step more from a checkpoint of the last step.
     if checkpoint is None or trainer.state.global_step < total:
-        try:
-            with stop:
-                metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-        except torch.OutOfMemoryError as error:
-            raise FailedRunError(out_of_memory(trainer.args, error)) from error
+        with stop:
+            metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    if trainer.state.global_step == 0 and stop.signum is None:
+        raise FailedRunError(
+            "not one step was trained: the training rows do not fill a batch. Lower --per_device_train_batch_size, or "
+            "leave --dataloader_drop_last out."
+        )
     return {**metrics, **learning_curve(trainer.state)}, stop.signum
+
+
+@contextlib.contextmanager
+def failing_as(kind: type[Exception], message: str, *errors: type[Exception]):
+    """Turn `errors` into `kind` with a message for the user."""
+    try:
+        yield
+    except errors as error:
+        raise kind(f"{message}: {error}") from error
+
+
+@contextlib.contextmanager
+def explaining_memory(args: TrainingArguments):
+    """Turn an out-of-memory error, wherever it comes, into advice.
+
+    Raises:
+        FailedRunError: the GPU has too little memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise FailedRunError(out_of_memory(args, error)) from error
 
 
 def out_of_memory(args: TrainingArguments, error: Exception) -> str:
