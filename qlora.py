@@ -81,10 +81,10 @@ def run(argv: list[str]) -> int:
     checkpoint, completed = find_start(training_args)
     args = argparse.Namespace(**vars(model_args), **vars(data_args), **vars(training_args))
     args.max_new_tokens = generation_args.max_new_tokens
+    check_output(args, checkpoint)
+    say_what_differs(args, generation_args, checkpoint)
     if completed and not (args.do_eval or args.do_predict or args.do_mmlu_eval):
         return 0  # there is nothing left to do, and that was said
-    prepare_output(args, checkpoint)
-    say_what_differs(args, generation_args, checkpoint)
     rows = load_rows(args)  # before the model, which takes longer to load than a wrong file to refuse
     check_mmlu(args)
     set_seed(args.seed)
@@ -102,7 +102,7 @@ def run(argv: list[str]) -> int:
             evaluate(trainer, args, mmlu)
         if args.do_predict:
             predict(trainer, args, data_module)
-    finish(trainer, args, argv, completed)
+    finish(trainer, args, argv, tuned=args.do_train or checkpoint is not None)
     return 0
 
 
@@ -131,29 +131,25 @@ def find_start(training_args: Any) -> tuple[str | None, bool]:
             "tuned weights. To train anew, give another --output_dir or remove this one."
         )
     elif checkpoint is not None and not completed:
-        print(f"going on from {checkpoint}")
+        print(f"{'going on from' if training_args.do_train else 'using'} {checkpoint}")
     elif checkpoint is None and not training_args.do_train:
         print(f"note: {training_args.output_dir} holds no tuned weights: this is the base model as it is.")
     return checkpoint, completed
 
 
-def prepare_output(args: Any, checkpoint: str | None) -> None:
-    """Make the output directory, and take back what says that it is finished before it is trained in again."""
-    from training.checkpoint import COMPLETED, CheckpointError, check_optimizer
-    from training.report import forget_metrics
+def check_output(args: Any, checkpoint: str | None) -> None:
+    """Refuse an output directory that cannot be written, and a checkpoint that cannot be trained on."""
+    from training.checkpoint import CheckpointError, check_optimizer
 
+    probe = Path(args.output_dir) / ".writable"
     try:
-        Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-        (Path(args.output_dir) / ".writable").touch()
-        (Path(args.output_dir) / ".writable").unlink(missing_ok=True)
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(f"--output_dir {args.output_dir} cannot be written: {error.strerror}.") from error
-    if args.do_train:
-        if checkpoint is not None:
-            check_optimizer(checkpoint)
-        if int(os.environ.get("RANK", "0")) == 0:
-            (Path(args.output_dir) / COMPLETED).unlink(missing_ok=True)
-            forget_metrics(args.output_dir)
+    if args.do_train and checkpoint is not None:
+        check_optimizer(checkpoint)
 
 
 def say_what_differs(args: Any, generation_args: Any, checkpoint: str | None) -> None:
@@ -198,10 +194,13 @@ def add_callbacks(trainer: Any, args: Any) -> Any:
 
 def train_and_save(trainer: Any, args: Any, checkpoint: str | None) -> int | None:
     """Train; save and mark the run completed, unless a signal (returned) stopped it."""
-    from training.checkpoint import save_final
-    from training.report import save_metrics
+    from training.checkpoint import COMPLETED, save_final
+    from training.report import forget_metrics, save_metrics
     from training.trainer import train_model
 
+    if trainer.is_world_process_zero():  # what said that an earlier run was done, and how good it was
+        (Path(args.output_dir) / COMPLETED).unlink(missing_ok=True)
+        forget_metrics(args.output_dir)
     metrics, signum = train_model(trainer, checkpoint)
     if signum is not None:
         step = trainer.state.global_step
@@ -238,10 +237,9 @@ def predict(trainer: Any, args: Any, data_module: dict[str, Any]) -> None:
     save_metrics(trainer, "predict", metrics, args)
 
 
-def finish(trainer: Any, args: Any, argv: list[str], completed: bool) -> None:
+def finish(trainer: Any, args: Any, argv: list[str], tuned: bool) -> None:
     from training.report import print_summary, read_metrics, write_model_card
 
-    tuned = args.do_train or completed
     if trainer.is_world_process_zero():
         if args.do_train:
             write_model_card(args, argv)

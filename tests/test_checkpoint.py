@@ -287,6 +287,17 @@ def test_more_epochs_go_on(make_base, command, tmp_path):
     assert copy_of_state(out)["global_step"] == 12
 
 
+def test_refused_request_changes_nothing(make_base, command, tmp_path):
+    """A typo after a completed run: `completed` and the metrics stay."""
+    out = tmp_path / "out"
+    assert qlora.main(command(make_base(), "--do_eval")) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    named = ["--resume_from_checkpoint", str(out / "checkpoint-3"), "--max_steps", "9"]
+    assert qlora.main(command(make_base(), *named, "--learning_rate", "1")) == 2
+    assert qlora.main(command(make_base(), *named, "--dataset", str(tmp_path / "absent.jsonl"))) == 2
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
 def test_no_resume_without_an_optimizer(make_base, command, tmp_path, capsys):
     argv = command(make_base(), "--save_only_model")
     assert qlora.main(argv) == 0
@@ -324,7 +335,9 @@ def test_completed_run_of_the_published_script(make_base, command, tmp_path, cap
 def test_rows_that_were_trained_on_are_not_passed_off_as_held_out(make_base, command, tmp_path, rows_file, capsys):
     predict = ["--do_train", "False", "--do_predict"]
     assert qlora.main(command(make_base())) == 0
-    for more, warned in ((predict, True), ([*predict, "--eval_dataset", str(rows_file)], False)):
+    other = shutil.copy(rows_file, tmp_path / "other.jsonl")
+    same = [*predict, "--eval_dataset", str(rows_file)]
+    for more, warned in ((predict, True), (same, True), ([*predict, "--eval_dataset", str(other)], False)):
         capsys.readouterr()
         assert qlora.main(command(make_base(), *more)) == 0
         assert ("rows that are evaluated now were trained on" in capsys.readouterr().out) == warned

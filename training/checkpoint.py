@@ -219,8 +219,10 @@ def changed_flags(args: Any, checkpoint: str | os.PathLike) -> list[str]:
 def were_held_out(args: Any, checkpoint: str | os.PathLike) -> bool:
     """Whether the rows that this command evaluates were kept out of the training of `checkpoint`, as far as known."""
     then = saved_flags(checkpoint)
-    if args.eval_dataset is not None or not then:
+    if not then:
         return True
+    if args.eval_dataset is not None:
+        return args.eval_dataset != then.get("dataset")
     same = ("dataset", "dataset_format", "eval_dataset", "eval_dataset_size", "seed", "data_seed")
     now = recorded_flags(args)
     return bool(then.get(HELD_OUT)) and all(now[flag] == then.get(flag) for flag in same)

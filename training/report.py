@@ -14,6 +14,8 @@ def save_metrics(trainer: Any, split: str, metrics: dict[str, Any], args: Any) -
     """Write `{split}_results.json` and add the metrics to metrics.json, which keeps those of earlier commands."""
     if not trainer.is_world_process_zero():
         return
+    if split != "train":  # where training stood when it was evaluated, which is nowhere in a later command
+        metrics.pop("epoch", None)
     write_json(Path(args.output_dir) / f"{split}_results.json", metrics)
     write_json(Path(args.output_dir) / METRICS, {**read_metrics(args.output_dir), **metrics})
 

@@ -110,14 +110,14 @@ def row_losses(logits: torch.Tensor, kept: dict[str, torch.Tensor]) -> torch.Ten
         kept: the inputs that `supervised_only` made.
 
     Returns:
-        (batch, 2) float64 tensor of loss sums in nats, and counts.
+        (batch, 2) tensor of loss sums in nats, and counts.
     """
     mask = kept["logits_to_keep"]
     mask, labels = mask.to(logits.device), kept["labels"].to(logits.device)
-    losses = nn.functional.cross_entropy(logits.float(), labels, reduction="none").double()
+    losses = nn.functional.cross_entropy(logits.float(), labels, reduction="none")
     rows = mask.nonzero()[:, 0]  # row of each kept position
-    sums = torch.zeros(len(mask), dtype=torch.float64, device=losses.device).index_add_(0, rows, losses)
-    return torch.stack([sums, mask.sum(dim=1).double()], dim=1)
+    sums = torch.zeros(len(mask), device=losses.device).index_add_(0, rows, losses)
+    return torch.stack([sums, mask.sum(dim=1).float()], dim=1)
 
 
 def takes_logits_to_keep(model: nn.Module) -> bool:
@@ -193,13 +193,11 @@ class QLoRATrainer(Seq2SeqTrainer):
         """The library's loop, with the loss weighted by supervised tokens whatever the batch size and world size."""
         kwargs["prediction_loss_only"] = False
         prefix = kwargs.get("metric_key_prefix", "eval")
-        if self.model.training:
-            self.model.eval()
         output = super().evaluation_loop(dataloader, description, *args, **kwargs)
         # Processes repeat rows to fill their last batch; the surplus comes at the end.
         parts = output.predictions if isinstance(output.predictions, tuple) else (output.predictions,)
         parts = [part[: output.num_samples] for part in parts]
-        loss_sum, tokens = parts[0].sum(axis=0)
+        loss_sum, tokens = parts[0].sum(axis=0, dtype="float64")
         output.metrics[f"{prefix}_loss"] = loss = float(loss_sum / tokens)
         output.metrics[f"{prefix}_perplexity"] = math.exp(min(loss, 700.0))  # exp(710) overflows
         output.metrics[f"{prefix}_supervised_tokens"] = int(tokens)
@@ -218,16 +216,16 @@ class QLoRATrainer(Seq2SeqTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         model = self.accelerator.unwrap_model(self.model)
-        if not hasattr(model, "peft_config"):
-            super()._save(output_dir, state_dict)
-        elif self.args.should_save:
-            # Left to itself PEFT asks the hub whether the embeddings grew; here it is known.
-            with failing_as(SavingError, f"{output_dir} could not be written", OSError, SafetensorError):
+        with failing_as(SavingError, f"{output_dir} could not be written", OSError, SafetensorError):
+            if not hasattr(model, "peft_config"):
+                super()._save(output_dir, state_dict)
+            elif self.args.should_save:
+                # Left to itself PEFT asks the hub whether the embeddings grew; here it is known.
                 model.save_pretrained(output_dir, state_dict=state_dict, save_embedding_layers=model.embeddings_resized)
-            Path(output_dir, "README.md").unlink(missing_ok=True)  # PEFT's blank form; `write_model_card` fills one in
-            self.processing_class.save_pretrained(output_dir)
-        if self.args.should_save:
-            share_weights(Path(output_dir))
+                Path(output_dir, "README.md").unlink(missing_ok=True)  # PEFT's blank form; ours is written at the end
+                self.processing_class.save_pretrained(output_dir)
+            if self.args.should_save:
+                share_weights(Path(output_dir))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # `SavePeftModelCallback` rotates after it has sealed the new checkpoint, never before.
