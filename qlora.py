@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command line; gives the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        check_command_line(argv)
+        check_request(argv)
         quiet_other_processes()
         return run(argv)
     except (RequestError, DataError) as error:
@@ -67,6 +67,15 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("qlora.py: interrupted", file=sys.stderr)
         return 130
+
+
+def check_request(argv: list[str]) -> None:
+    """Answer `--help` and refuse wrong flags and missing data files before torch is loaded, which takes seconds."""
+    from data.loading import check_sources
+
+    parsed = check_command_line(argv)
+    if parsed is not None:
+        check_sources(parsed[1])
 
 
 def run(argv: list[str]) -> int:
@@ -156,6 +165,9 @@ def say_what_differs(args: Any, generation_args: Any, checkpoint: str | None) ->
     """Name settings that have no effect, and what differs from the command that made the weights that are used."""
     from training.checkpoint import changed_flags, were_held_out
 
+    wants_rows = args.do_eval or args.do_predict
+    if args.eval_dataset is not None and not wants_rows:
+        print(f"note: --eval_dataset {args.eval_dataset}: no effect without --do_eval or --do_predict.")
     if args.do_predict and generation_args.unused():
         print(f"note: {', '.join(generation_args.unused())}: no effect without --do_sample or --num_beams above 1.")
     if checkpoint is None:
@@ -163,7 +175,7 @@ def say_what_differs(args: Any, generation_args: Any, checkpoint: str | None) ->
     changed = changed_flags(args, checkpoint)
     if changed:
         print(f"note: other flags than {checkpoint} was made with: {'; '.join(changed)}")
-    if (args.do_eval or args.do_predict) and not were_held_out(args, checkpoint):
+    if wants_rows and not were_held_out(args, checkpoint):
         print(
             "WARNING: rows that are evaluated now were trained on: the training did not hold the same rows out. Give "
             "rows that it has not seen with --eval_dataset FILE."

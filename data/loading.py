@@ -190,19 +190,36 @@ READERS: dict[str, Callable[[str, str], Table]] = {
 # Named data sets
 
 
+def check_sources(args: Any) -> None:
+    """Refuse data and format names that are none, before anything is loaded.
+
+    Raises:
+        DataError: as `check_source` and `find_format` do.
+    """
+    check_source(args.dataset, "--dataset")
+    if args.eval_dataset is not None:
+        check_source(args.eval_dataset, "--eval_dataset")
+    if args.dataset_format is not None:
+        find_format(args.dataset_format)
+
+
 def load_tables(name: str, flag: str, args: Any) -> dict[str, Table]:
     """Return the splits of a named data set, or a file as the one split "train".
 
     Raises:
-        DataError: `name` is neither (gives the nearest name), or it cannot be read.
+        DataError: `name` is neither, or it cannot be read.
     """
-    if name in NAMED_DATASETS:
-        return _load_from_hub(name, flag, args)
+    check_source(name, flag)
+    return _load_from_hub(name, flag, args) if name in NAMED_DATASETS else {"train": read_file(name)}
+
+
+def check_source(name: str, flag: str) -> None:
+    """Refuse what is neither a named data set nor a path; gives the nearest name."""
     if name in REFUSED_DATASETS:
         raise DataError(f"{flag} {name}: {REFUSED_DATASETS[name]}; named data sets: {', '.join(NAMED_DATASETS)}")
     path = Path(name).expanduser()
-    if path.exists():
-        return {"train": read_file(name)}
+    if name in NAMED_DATASETS or path.exists():
+        return
     beside = [str(path.with_name(file)) for file in os.listdir(path.parent)] if path.parent.is_dir() else []
     repositories = {row.source["path"]: known for known, row in NAMED_DATASETS.items()}
     near = difflib.get_close_matches(name, [*NAMED_DATASETS, *repositories, *beside], n=1)

@@ -185,6 +185,10 @@ def test_changed_flags_are_said(make_base, rows_file, two_checkpoints, tmp_path,
     argv = ["--model_name_or_path", str(make_base()), "--dataset", str(rows_file), "--output_dir", str(out)]
     assert qlora.main([*argv, "--lora_r", "4", "--max_steps", "3", "--seed", "7", "--disable_tqdm", "True"]) == 0
     assert "--seed 7 (was 42)" in capsys.readouterr().out
+    few = ["--eval_dataset_size", "4", "--max_eval_samples", "1", "--max_new_tokens", "2"]
+    assert qlora.main([*argv, "--do_train", "False", "--do_predict", "--seed", "7", "--source_max_len", "9", *few]) == 0
+    said = capsys.readouterr().out
+    assert "--source_max_len 9 (was 1024)" in said and "--seed 7" not in said  # the seed no longer matters
 
 
 def test_resume_from_a_named_checkpoint(make_base, command, two_checkpoints, tmp_path, capsys):

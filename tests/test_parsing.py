@@ -56,11 +56,14 @@ def test_checks_load_nothing_heavy_and_leave_nothing_behind():
     printed = run_python(
         """
 import sys
+from data.formats import DataError
+from qlora import check_request
 from training.arguments import ArgumentsError, check_command_line, parse
-for argv in (["--lerning_rate", "1"], ["--full_finetune"], ["--help"], []):
+for argv in (["--lerning_rate", "1"], ["--full_finetune"], ["--dataset", "no.json"], ["--help"], []):
     try:
-        check_command_line(argv)
-    except (ArgumentsError, SystemExit):
+        check_request(argv)
+        assert not argv, "not refused"
+    except (ArgumentsError, DataError, SystemExit):
         pass
     found = {"torch", "peft", "bitsandbytes", "datasets", "accelerate", "transformers"} & sys.modules.keys()
     assert not found, (argv, found)

@@ -86,7 +86,7 @@ class DataArguments:
     _argument_group_name = "data"
 
     dataset: str = option(
-        "alpaca", "Training data: a file (json, jsonl, gz of either, csv, tsv, parquet) or a name (see data/README.md)."
+        "alpaca", "Training data: a file (json, jsonl, csv, tsv, .gz of these, parquet) or a name (see data/README.md)."
     )
     dataset_format: str | None = option(None, "Format of its records (see data/README.md); detected if not given.")
     eval_dataset: str | None = option(
@@ -149,12 +149,17 @@ class QLoRAArguments:
     per_device_train_batch_size: int = option(1, "Rows in a micro-batch.")
     gradient_accumulation_steps: int = option(16, "Micro-batches in an optimizer step.")
     max_steps: int = option(DEFAULT_MAX_STEPS, "Optimizer steps to train; -1 = as many as --num_train_epochs gives.")
-    num_train_epochs: float | None = option(None, "Passes over the data where --max_steps is -1 (default: 3).")
+    num_train_epochs: float | None = option(None, "Passes over the data where --max_steps is -1; unset: 3.")
     weight_decay: float = option(0.0, "Weight decay of the optimizer.")
     learning_rate: float = option(2e-4, "Peak learning rate.")
     remove_unused_columns: bool = option(False, "Must stay False: the collator reads the text columns.")
     max_grad_norm: float = option(0.3, "Gradient norm above which gradients are scaled down; 0 = never.")
     do_train: bool = option(True, "Train. --do_train False evaluates or predicts with what --output_dir holds.")
+    do_eval: bool = option(False, "Evaluate at the end on held-out rows, and before the first step.")
+    do_predict: bool = option(False, "Generate an answer to each held-out row and write predictions.jsonl.")
+    resume_from_checkpoint: str | None = option(
+        None, "Checkpoint directory to go on from; unset: the last good one in --output_dir."
+    )
     lr_scheduler_type: str = option("constant", "Learning rate schedule.")
     logging_steps: float = option(10, "Steps between two log lines.")
     logging_first_step: bool = option(True, "Log the first step by itself.")
@@ -167,7 +172,7 @@ class QLoRAArguments:
         "When to evaluate during training: no, steps, epoch.",
         aliases=["--evaluation_strategy", "--evaluation-strategy"],
     )
-    eval_on_start: bool | None = option(None, "Evaluate before the first step, too (default: with --do_eval).")
+    eval_on_start: bool | None = option(None, "Evaluate before the first step, too; unset: with --do_eval.")
     tf32: bool | None = option(None, "Allow TF32 matrix products on NVIDIA Ampere or newer GPUs.")
     train_sampling_strategy: str | None = option(
         None,
@@ -176,7 +181,7 @@ class QLoRAArguments:
     use_cpu: bool = option(False, "Run on the CPU even where there is a GPU.", aliases=["--no_cuda", "--no-cuda"])
     # Left unset so that --gradient_checkpointing False is not overruled by the default of its new name.
     gradient_checkpointing: bool | None = option(
-        None, "Recompute activations in the backward pass: less memory, more time (default: True)."
+        None, "Recompute activations in the backward pass: less memory, more time; unset: True."
     )
     activation_checkpointing: bool | None = option(None, "Newer name of --gradient_checkpointing.")
     # Training never reads the cache, and generation has a flag of this name in GenerationArguments.
@@ -364,16 +369,21 @@ def parse(training_arguments: type, argv: Sequence[str]) -> tuple[Any, ...]:
     return parse_known(make_parser(types, usage=USAGE, epilog=EXAMPLES), argv, REPLACED_FLAGS)
 
 
-def check_command_line(argv: Sequence[str]) -> None:
+def check_command_line(argv: Sequence[str]) -> tuple[Any, ...] | None:
     """Answer `--help` and refuse wrong requests within two seconds of the start, before torch is loaded.
+
+    Returns:
+        (model, data, training, generation) arguments as parsed so far, or None where transformers is loaded already
+        and nothing is saved by asking early: the full parse follows.
 
     Raises:
         ArgumentsError: as `parse` does.
         SystemExit: with status 0 after `--help`.
     """
-    if "transformers" not in sys.modules:  # else there is nothing to save: the full parse follows
-        with without_heavy_packages():
-            parse(light_training_arguments(), argv)
+    if "transformers" in sys.modules:
+        return None
+    with without_heavy_packages():
+        return parse(light_training_arguments(), argv)
 
 
 def light_training_arguments() -> type:

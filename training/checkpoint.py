@@ -36,6 +36,11 @@ RECORDED_FLAGS = (
 
 
 HELD_OUT = "rows held out of training"  # recorded beside the flags, which say it in several ways
+# Those that still change what finished weights answer, and on which rows.
+USED_FLAGS = (
+    "model_name_or_path", "bits", "quant_type", "double_quant", "bf16", "fp16", "source_max_len", "target_max_len",
+    "train_on_source",
+)  # fmt: skip
 # Held in the saved optimizer and schedule: a resumed run keeps theirs whatever the command says.
 OPTIMIZER_FLAGS = (
     "optim", "learning_rate", "lr_scheduler_type", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
@@ -200,8 +205,8 @@ def changed_flags(args: Any, checkpoint: str | os.PathLike) -> list[str]:
     then, now = saved_flags(checkpoint), recorded_flags(args)
     differing = [flag for flag in now if flag in then and now[flag] != then[flag]]
     said = {flag: f"{'' if flag == HELD_OUT else '--'}{flag} {now[flag]} (was {then[flag]})" for flag in differing}
-    if not args.do_train:  # `were_held_out` tells what this means for an evaluation
-        said.pop(HELD_OUT, None)
+    if not args.do_train:  # `were_held_out` tells what other rows mean for an evaluation
+        said = {flag: text for flag, text in said.items() if flag in USED_FLAGS}
     if "model_name_or_path" in said and Path(now["model_name_or_path"]).name != Path(then["model_name_or_path"]).name:
         raise CheckpointError(
             f"{checkpoint} was tuned from another base model: {said['model_name_or_path']}. "
