@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data.formats import DataError
+from data.sources import check_sources
 from training.arguments import FailedRunError, RequestError, check_command_line, parse
 
 # The public names, and where each is; `from qlora import X` imports X's module only then.
@@ -71,8 +72,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def check_request(argv: list[str]) -> None:
     """Answer `--help` and refuse wrong flags and missing data files before torch is loaded, which takes seconds."""
-    from data.loading import check_sources
-
     parsed = check_command_line(argv)
     if parsed is not None:
         check_sources(parsed[1])
@@ -82,24 +81,27 @@ def run(argv: list[str]) -> int:
     """Parse, build, train, evaluate, predict, and say what came of it."""
     from transformers import set_seed
 
-    from data.loading import load_rows, make_data_module
-    from training.model import get_accelerate_model, print_trainable_parameters
+    from training.model import get_accelerate_model, get_tokenizer, print_trainable_parameters
     from training.trainer import TrainingArguments, build_trainer, explaining_memory
 
     model_args, data_args, training_args, generation_args = parse(TrainingArguments, argv)
-    checkpoint, completed = find_start(training_args)
+    check_sources(data_args)
     args = argparse.Namespace(**vars(model_args), **vars(data_args), **vars(training_args))
+    if args.preview is not None:
+        return show_rows(args, get_tokenizer(args, None))
+    checkpoint, completed = find_start(training_args)
+    vars(args).update(vars(training_args))  # which may train no more
     args.max_new_tokens = generation_args.max_new_tokens
     check_output(args, checkpoint)
     say_what_differs(args, generation_args, checkpoint)
     if completed and not (args.do_eval or args.do_predict or args.do_mmlu_eval):
         return 0  # there is nothing left to do, and that was said
-    rows = load_rows(args)  # before the model, which takes longer to load than a wrong file to refuse
     check_mmlu(args)
+    tokenizer = get_tokenizer(args, checkpoint)
+    data_module = prepare_data(args, training_args, tokenizer, checkpoint)  # before the model, which takes longer
     set_seed(args.seed)
-    model, tokenizer = get_accelerate_model(args, checkpoint)
+    model, tokenizer = get_accelerate_model(args, checkpoint, tokenizer)
     print_trainable_parameters(args, model)
-    data_module = make_data_module(tokenizer, args, rows)
     trainer = build_trainer(model, tokenizer, training_args, generation_args, data_module)
     mmlu = add_callbacks(trainer, args)
     with explaining_memory(training_args):
@@ -113,6 +115,34 @@ def run(argv: list[str]) -> int:
             predict(trainer, args, data_module)
     finish(trainer, args, argv, tuned=args.do_train or checkpoint is not None)
     return 0
+
+
+def show_rows(args: Any, tokenizer: Any) -> int:
+    """Print the data report and rows as the model will see them."""
+    from data.loading import make_data_module
+    from data.preview import preview
+
+    module = make_data_module(tokenizer, args)
+    print(
+        preview(module["train_dataset"] or module["eval_dataset"] or module["predict_dataset"], tokenizer, args.preview)
+    )
+    return 0
+
+
+def prepare_data(args: Any, training_args: Any, tokenizer: Any, checkpoint: str | None) -> dict[str, Any]:
+    """Load, check and tokenize the data, the first process before the others, which then find it done; report on it."""
+    from data.loading import make_data_module
+    from data.report import write_report
+    from training.checkpoint import check_same_data
+
+    with training_args.main_process_first(desc="preparing the data"):
+        module = make_data_module(tokenizer, args)
+    args.data_digest = module["digest"]
+    if checkpoint is not None:
+        check_same_data(args, checkpoint)
+    if training_args.process_index == 0:
+        write_report(module["report"], args.output_dir)
+    return module
 
 
 def train() -> int:
@@ -246,6 +276,9 @@ def predict(trainer: Any, args: Any, data_module: dict[str, Any]) -> None:
         ends = trainer.generation.eos_token_id
         ends = ends if isinstance(ends, list) else [ends]
         metrics |= write_predictions(path, rows, output.predictions, data_module["data_collator"], ends)
+        if "predict_exact_match" not in metrics:  # questions without answers have no loss either
+            for name in ("loss", "perplexity", "supervised_tokens"):
+                metrics.pop(f"predict_{name}")
     save_metrics(trainer, "predict", metrics, args)
 
 

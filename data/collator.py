@@ -8,12 +8,13 @@ import torch
 
 # What torch's cross entropy leaves out. https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html
 IGNORE_INDEX = -100
-LENGTH_BATCH = 1000  # instances tokenized at once where all of them are counted
 
 
 @dataclass
 class DataCollatorForCausalLM:
     """Tokenize, cut, mask and pad a list of {"input": str, "output": str}; other fields are ignored.
+
+    Rows that `data.tokens` has encoded already (`input_ids`, `labels`, `prompt_length`) are padded as they are.
 
     The source is BOS (where the tokenizer has one) and the input, at most `source_max_len` tokens, the first ones kept.
     The target is the output and EOS, at most `target_max_len` tokens, EOS always among them and always supervised.
@@ -60,25 +61,15 @@ class DataCollatorForCausalLM:
 
     def encode(self, instances: Sequence[Mapping]) -> list[tuple[list[int], list[int]]]:
         """Return the (source ids, target ids) of each instance, cut to the limits and with BOS and EOS."""
-        sources = self._token_ids([instance["input"] for instance in instances])
-        targets = self._token_ids([instance["output"] for instance in instances])
+        if instances and "input_ids" in instances[0]:
+            cuts = [(row["input_ids"], row["prompt_length"]) for row in instances]
+            return [(list(ids[:cut]), list(ids[cut:])) for ids, cut in cuts]
+        sources = self.token_ids([instance["input"] for instance in instances])
+        targets = self.token_ids([instance["output"] for instance in instances])
         return [
-            (self._finish_source(source), self._finish_target(target))
+            (self.with_bos(source)[: self.source_max_len], self.cut_target(self.with_eos(target)))
             for source, target in zip(sources, targets, strict=True)
         ]
-
-    def lengths(self, instances: Sequence[Mapping]) -> list[int]:
-        """Return how many tokens source and target of each instance have together after the cuts; shows progress."""
-        from datasets.utils import tqdm
-
-        counted = []
-        # delay: a bar for what takes under two seconds only flickers.
-        with tqdm(total=len(instances), desc="counting tokens", unit=" rows", delay=2) as bar:
-            for start in range(0, len(instances), LENGTH_BATCH):
-                pairs = self.encode(instances[start : start + LENGTH_BATCH])
-                counted += [len(source) + len(target) for source, target in pairs]
-                bar.update(len(pairs))
-        return counted
 
     def __call__(self, instances: Sequence[Mapping]) -> dict[str, torch.Tensor]:
         """Return int64 tensors `input_ids`, `attention_mask` and `labels`, each (batch, longest row).
@@ -86,37 +77,44 @@ class DataCollatorForCausalLM:
         With `predict_with_generate` also `prompt_input_ids` and `prompt_attention_mask`, each (batch, longest source).
         """
         pairs = self.encode(instances)
-        rows = [source + target for source, target in pairs]
-        labels = [
-            (source if self.train_on_source else [IGNORE_INDEX] * len(source)) + target for source, target in pairs
-        ]
+        rows = [[*source, *target] for source, target in pairs]
         pad = self._pad_id()
         batch = {
             "input_ids": _pad(rows, pad),
             "attention_mask": _pad([[1] * len(row) for row in rows], 0),
-            "labels": _pad(labels, IGNORE_INDEX),
+            "labels": _pad([self._labels(*row) for row in zip(instances, pairs, strict=True)], IGNORE_INDEX),
         }
         if self.predict_with_generate:
             # Nothing can be generated from nothing: without BOS, an empty prompt is the end of the text before.
-            prompts = [source or [self.tokenizer.eos_token_id] for source, _ in pairs]
+            prompts = [list(source) or [self.tokenizer.eos_token_id] for source, _ in pairs]
             batch["prompt_input_ids"] = _pad(prompts, pad, left=True)
             batch["prompt_attention_mask"] = _pad([[1] * len(prompt) for prompt in prompts], 0, left=True)
         return batch
 
-    def _token_ids(self, texts: list[str]) -> list[list[int]]:
+    def _labels(self, instance: Mapping, pair: tuple[list[int], list[int]]) -> list[int]:
+        if "labels" in instance:
+            return list(instance["labels"])
+        source, target = pair
+        return [*(source if self.train_on_source else [IGNORE_INDEX] * len(source)), *target]
+
+    def token_ids(self, texts: list[str]) -> list[list[int]]:
+        """Return the ids of texts, without special tokens and uncut."""
         # verbose=False: the warning about a text longer than the model's context comes before our own cut.
         return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
 
-    def _finish_source(self, ids: list[int]) -> list[int]:
+    def with_bos(self, ids: list[int]) -> list[int]:
+        """Return `ids` with BOS in front, once, where the tokenizer has one."""
         bos = self.tokenizer.bos_token_id
-        if bos is not None and ids[:1] != [bos]:
-            ids = [bos, *ids]
-        return ids[: self.source_max_len]
+        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
 
-    def _finish_target(self, ids: list[int]) -> list[int]:
+    def with_eos(self, ids: list[int]) -> list[int]:
+        """Return `ids` with EOS at the end, once."""
         eos = self.tokenizer.eos_token_id
-        ids = ids[: self.target_max_len - 1]
         return ids if ids[-1:] == [eos] else [*ids, eos]
+
+    def cut_target(self, ids: list[int]) -> list[int]:
+        """Return a target that ends with EOS, cut to `target_max_len` and still ending with it."""
+        return ids if len(ids) <= self.target_max_len else self.with_eos(ids[: self.target_max_len - 1])
 
     def _pad_id(self) -> int:
         # Which id pads is of no consequence, as no mask is read from it.

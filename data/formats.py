@@ -1,14 +1,20 @@
-"""How records of each data format become `input` (the prompt) and `output` (what is learned): one row of FORMATS each.
+"""How records of each data format become what is trained on: one row of FORMATS each.
 
-A formatter is a pure function of one record. What it cannot format it refuses with `DataError`, naming the column and
-what was found there; `format_table`, which knows the file and the line, puts them in front. A record that is sound but
-cannot be trained on raises `SkipRow` with the reason: it is dropped, counted and named by its line.
+A formatter is a pure function of one record. It returns a pair {"input": prompt, "output": what is learned}, or a
+conversation (see conversations.py), or a list of these where one record holds several examples. What cannot be trained
+on raises `SkipRow` with the reason: it is dropped, counted and named by its line. In a list, a SkipRow in the place of
+an example drops that example alone.
 """
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+from data.conversations import ROLES, as_chosen, as_conversation
+from data.fields import DataError, SkipRow, items, pairs, spread, text, texts
+from data.tasks import flat_task_row, task_rows
 
 # The prompts of Stanford Alpaca as the published QLoRA runs had them, with the space after "Response:".
 # https://github.com/tatsu-lab/stanford_alpaca#data-release
@@ -24,14 +30,9 @@ ALPACA_PROMPT_DICT = {
         "### Instruction:\n{instruction}\n\n### Response: "
     ),
 }
-
-
-class DataError(ValueError):
-    """Data that the user has to correct: what was found and where, what is allowed, what to try next."""
-
-
-class SkipRow(Exception):
-    """A record that cannot be trained on; its text is the reason, worded to follow "dropped for"."""
+# The stop token of GPT-3, which published fine-tuning files end their completions with as text. To another model it is
+# letters, which it would learn to write before its own stop token.
+GPT3_STOP = "<|endoftext|>"
 
 
 def extract_alpaca_dataset(example: Mapping) -> dict[str, str]:
@@ -65,72 +66,78 @@ def extract_unnatural_instructions_data(
     }
 
 
-def _text(record: Mapping, column: str) -> str:
-    """Return the string in `column`, or refuse the record with a DataError that names column, value and type."""
-    if column not in record:
-        raise DataError(f"column {column!r} is missing; columns found: {', '.join(map(repr, record)) or 'none'}")
-    value = record[column]
-    if not isinstance(value, str):
-        shown = "null" if value is None else f"{repr(value)[:40]} ({type(value).__name__})"
-        raise DataError(f"column {column!r} holds {shown}; a string is needed")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        # JSON can spell half of a surrogate pair (\ud83d); no tokenizer and no file takes it.
-        raise DataError(
-            f"column {column!r} holds {value[error.start]!a} at character {error.start}; that is half of a character"
-        ) from None
-    return value
-
-
-def _alpaca(record: Mapping) -> dict:
-    _text(record, "instruction")
-    if record.get("input") is not None:
-        _text(record, "input")
-    return extract_alpaca_dataset(record) | {"output": _text(record, "output")}
-
-
-def _columns(source: str, target: str) -> Callable[[Mapping], dict]:
-    """Return a formatter that takes prompt and answer from two columns as they are."""
-    return lambda record: {"input": _text(record, source), "output": _text(record, target)}
+def _columns(source: str, target: str, prompt: str = "{}") -> Callable[[Mapping], dict]:
+    """Return a formatter that takes the answer from column `target`, and what stands in `prompt` from `source`."""
+    return lambda record: {"input": prompt.replace("{}", text(record, source)), "output": text(record, target)}
 
 
 def _answer_only(column: str) -> Callable[[Mapping], dict]:
     """Return a formatter that learns a whole column, with no prompt before it."""
-    return lambda record: {"input": "", "output": _text(record, column)}
+    return lambda record: {"input": "", "output": text(record, column)}
+
+
+def _instruction(context: str, answer: str) -> Callable[[Mapping], dict | list[dict | SkipRow]]:
+    """Return a formatter that puts `instruction` and the column `context`, if any, into the Alpaca prompt.
+
+    A list in column `answer` holds several reference answers: one row each.
+    """
+
+    def convert(record: Mapping) -> dict | list[dict | SkipRow]:
+        prompt, answers = _alpaca_prompt(text(record, "instruction"), record, context), texts(record, answer)
+        is_one = isinstance(record[answer], str)
+        return {"input": prompt, "output": answers[0]} if is_one else pairs(prompt, answers)
+
+    return convert
+
+
+def _alpaca_prompt(instruction: str, record: Mapping, context: str, of: str = "") -> str:
+    source = "" if record.get(context) is None else text(record, context, of)
+    return extract_alpaca_dataset({"instruction": instruction, "input": source})["input"]
+
+
+def _prompt_completion(record: Mapping) -> dict:
+    return {"input": text(record, "prompt"), "output": text(record, "completion").removesuffix(GPT3_STOP)}
 
 
 def _chip2(record: Mapping) -> dict:
-    turns = _text(record, "text").split("\n<bot>: ")
+    turns = text(record, "text").split("\n<bot>: ")
     if len(turns) != 2:
         # The published script reads the first answer only; what comes after it would be lost without a word.
-        raise SkipRow(f"{len(turns) - 1} answers that start with '\\n<bot>: ', where chip2 has one")
+        raise SkipRow("not exactly one answer that starts with '\\n<bot>: '")
     return {"input": turns[0].replace("<human>: ", ""), "output": turns[1]}
 
 
-def _unnatural_instructions(record: Mapping) -> list[dict]:
-    instances = record.get("instances")
-    if not isinstance(instances, list) or not all(isinstance(instance, Mapping) for instance in instances):
-        raise DataError("column 'instances' is not a list of objects")
-    for number, instance in enumerate(instances, 1):
-        try:
-            _text(instance, "instruction_with_input"), _text(instance, "output")
-        except DataError as error:
-            raise DataError(f"instance {number}: {error}") from None
-    if not instances:
-        raise SkipRow("an empty list of instances")
-    flat = extract_unnatural_instructions_data({"instances": [instances]})
-    return [{"input": source, "output": target} for source, target in zip(flat["input"], flat["output"], strict=True)]
+def _unnatural_instructions(record: Mapping, reformulations: bool = False) -> list[dict | SkipRow]:
+    def rows_of(instance: Any, of: str) -> list[dict | SkipRow]:
+        return pairs(text(instance, "instruction_with_input", of), [text(instance, "output", of)])
+
+    rows = spread(items(record, "instances"), partial(rows_of, of="an instance"))
+    if reformulations and record.get("reformulations"):  # null or empty where a record has none
+        rows += spread(items(record, "reformulations"), partial(rows_of, of="a reformulation"))
+    return rows
 
 
-def _has_instances(record: Mapping) -> bool:
-    instances = record["instances"]
-    first = instances[0] if isinstance(instances, list) and instances else None
-    return isinstance(first, Mapping) and "instruction_with_input" in first
+def _seed_task(record: Mapping) -> list[dict | SkipRow]:
+    instruction = text(record, "instruction")
+
+    def rows_of(instance: Any) -> list[dict | SkipRow]:
+        answer = text(instance, "output", "an instance")
+        return pairs(_alpaca_prompt(instruction, instance, "input", "an instance"), [answer])
+
+    return spread(items(record, "instances"), rows_of)
 
 
-def _is_chip2(record: Mapping) -> bool:
-    return isinstance(record["text"], str) and record["text"].startswith("<human>:")
+def _starts(column: str, start: str) -> Callable[[Mapping], bool]:
+    return lambda record: isinstance(record[column], str) and record[column].startswith(start)
+
+
+def _instances_have(name: str) -> Callable[[Mapping], bool]:
+    def looks_right(record: Mapping) -> bool:
+        instances = record["instances"]
+        first = instances[0] if isinstance(instances, list) and instances else None
+        return isinstance(first, Mapping) and name in first
+
+    return looks_right
 
 
 @dataclass(frozen=True)
@@ -140,35 +147,104 @@ class Format:
     Attributes:
         name: what `--dataset_format` calls it.
         columns: columns that every record has; detection asks for all of them.
-        convert: record → {"input", "output"}, or a list of these where one record holds several examples.
+        convert: record → pair, conversation, or a list of these and of `SkipRow`s.
         looks_right: asked about a record that has the columns, where these alone do not tell formats apart.
-        consumed: columns that `convert` spreads over several examples and that are not repeated beside each.
+        consumed: columns that are in what `convert` returns and that are not repeated beside it.
+        aliases: other names of it.
+        looks: what `looks_right` asks for, in words.
+        answer: the column of `columns` that holds the answer, where a question without one can still be predicted.
+        chat: whether its rows are conversations, in the column `columns[0]`.
     """
 
     name: str
     columns: tuple[str, ...]
-    convert: Callable[[Mapping], dict | list[dict]]
+    convert: Callable[[Mapping], dict | list[dict | SkipRow]]
     looks_right: Callable[[Mapping], bool] = lambda record: True
     consumed: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    looks: str = ""
+    answer: str | None = None
+    chat: bool = False
 
 
-# In the order of detection: the first whose columns are there wins, so what asks for more stands first.
+# In the order of detection: the first that fits wins, so what asks for more stands first.
 FORMATS = {
     row.name: row
     for row in (
-        Format("alpaca", ("instruction", "output"), _alpaca),
-        Format("input-output", ("input", "output"), _columns("input", "output")),
-        Format("self-instruct", ("prompt", "completion"), _columns("prompt", "completion")),
-        Format("hh-rlhf", ("chosen",), _answer_only("chosen"), lambda record: isinstance(record["chosen"], str)),
+        Format(
+            "super-natural-instructions",
+            ("Definition", "Positive Examples", "Instances"),
+            task_rows,
+            consumed=("Definition", "Positive Examples", "Negative Examples", "Instances"),
+            aliases=("supernatural-instructions",),
+        ),
+        Format("natural-instructions", ("definition", "inputs", "targets"), flat_task_row, answer="targets"),
+        Format(
+            "unnatural-instructions-full",
+            ("instances", "reformulations"),
+            partial(_unnatural_instructions, reformulations=True),
+            _instances_have("instruction_with_input"),
+            looks="instances with instruction_with_input",
+            consumed=("instances", "reformulations"),
+        ),
         Format(
             "unnatural-instructions",
             ("instances",),
             _unnatural_instructions,
-            _has_instances,
+            _instances_have("instruction_with_input"),
+            looks="instances with instruction_with_input",
             consumed=("instances", "reformulations"),
+            aliases=("unnatural-instructions-core",),
         ),
-        Format("chip2", ("text",), _chip2, _is_chip2),
-        Format("oasst1", ("text",), _answer_only("text")),
+        Format(
+            "seed-tasks",
+            ("instruction", "instances"),
+            _seed_task,
+            _instances_have("output"),
+            looks="instances with output",
+            consumed=("instances",),
+        ),
+        Format(
+            "sharegpt-preference", ("conversations", "chosen"), as_chosen, consumed=("conversations", "chosen", "tools")
+        ),
+        Format("sharegpt", ("conversations",), as_conversation, consumed=("conversations", "tools"), chat=True),
+        Format(
+            "messages",
+            ("messages",),
+            partial(as_conversation, column="messages"),
+            consumed=("messages", "tools"),
+            chat=True,
+        ),
+        Format("alpaca", ("instruction", "output"), _instruction("input", "output"), answer="output"),
+        Format("dolly", ("instruction", "context", "response"), _instruction("context", "response"), answer="response"),
+        Format("input-output", ("input", "output"), _columns("input", "output"), answer="output"),
+        Format(
+            "self-instruct",
+            ("prompt", "completion"),
+            _prompt_completion,
+            aliases=("prompt-completion",),
+            answer="completion",
+        ),
+        Format("prompt-target", ("prompt", "target"), _columns("prompt", "target"), answer="target"),
+        Format("flan", ("inputs", "targets"), _columns("inputs", "targets"), answer="targets"),
+        # The prompt of https://github.com/EleutherAI/lm-evaluation-harness/tree/main/lm_eval/tasks/gsm8k
+        Format(
+            "question-answer",
+            ("question", "answer"),
+            _columns("question", "answer", "Question: {}\nAnswer: "),
+            aliases=("gsm8k",),
+            answer="answer",
+        ),
+        Format("hh-rlhf", ("chosen",), _answer_only("chosen"), _starts("chosen", ""), looks="chosen is a text"),
+        Format("chip2", ("text",), _chip2, _starts("text", "<human>:"), looks="text starts with <human>:"),
+        Format(
+            "oasst1",
+            ("text",),
+            _answer_only("text"),
+            _starts("text", "### Human:"),
+            looks="text starts with ### Human:",
+        ),
+        Format("text", ("text",), _answer_only("text")),
     )
 }
 
@@ -181,10 +257,16 @@ class NamedDataset:
     source: dict[str, Any]
 
 
+# No hub can be reached where the tests run: repositories and columns are as their cards and users' code have them.
 NAMED_DATASETS = {
     "alpaca": NamedDataset("alpaca", {"path": "tatsu-lab/alpaca"}),
     "alpaca-clean": NamedDataset("alpaca", {"path": "yahma/alpaca-cleaned"}),
+    "alpaca-gpt4": NamedDataset("alpaca", {"path": "vicgalle/alpaca-gpt4"}),
     "chip2": NamedDataset("chip2", {"path": "laion/OIG", "data_files": "unified_chip2.jsonl"}),
+    "dolly": NamedDataset("dolly", {"path": "databricks/databricks-dolly-15k"}),
+    # The whole is 14 folders and hundreds of GB. This is the first part of each zero-shot folder (cot, dialog, flan,
+    # niv2, t0): by the sizes on its pages 600 MB, and some 1.6 million rows.
+    "flan-v2": NamedDataset("flan", {"path": "Open-Orca/FLAN", "data_files": {"train": "*_zsopt_data/part.0.parquet"}}),
     # Its main branch is a loading script, which datasets 4 and later refuse to run; the hub keeps a Parquet copy on a
     # branch of its own, one folder for each configuration. https://github.com/huggingface/datasets/issues/8012
     "self-instruct": NamedDataset(
@@ -198,28 +280,69 @@ NAMED_DATASETS = {
     "hh-rlhf": NamedDataset("hh-rlhf", {"path": "Anthropic/hh-rlhf"}),
     "longform": NamedDataset("input-output", {"path": "akoksal/LongForm"}),
     "oasst1": NamedDataset("oasst1", {"path": "timdettmers/openassistant-guanaco"}),
+    "guanaco": NamedDataset("oasst1", {"path": "timdettmers/openassistant-guanaco"}),
+    # One line for each instance of each task, the definition beside it: millions of rows, and no positive examples.
+    # For the published prompts take the task files of https://github.com/allenai/natural-instructions.
+    "supernatural-instructions": NamedDataset("natural-instructions", {"path": "Muennighoff/natural-instructions"}),
     "unnatural-instructions": NamedDataset("unnatural-instructions", {"path": "mrm8488/unnatural-instructions-core"}),
+    "unnatural-instructions-core": NamedDataset(
+        "unnatural-instructions", {"path": "mrm8488/unnatural-instructions-core"}
+    ),
+    "unnatural-instructions-full": NamedDataset(
+        "unnatural-instructions-full", {"path": "mrm8488/unnatural-instructions-full"}
+    ),
 }
 REFUSED_DATASETS = {"vicuna": "its training data was never released"}
 
 
-def detect_format(first: Mapping) -> Format:
+def as_question(record: Mapping, row: Format) -> Mapping:
+    """Return a record that lacks its answer with an empty one in its place; any other as it is."""
+    if row.answer is not None and record.get(row.answer) is None:
+        return {**record, row.answer: ""}
+    turns = record.get(row.columns[0]) if row.chat else None
+    if isinstance(turns, list) and turns and isinstance(turns[-1], Mapping):
+        last = turns[-1].get("role", turns[-1].get("from"))
+        if ROLES.get(last) != "assistant":
+            return {**record, row.columns[0]: [*turns, {"role": "assistant", "content": ""}]}
+    return record
+
+
+def detect_format(first: Mapping, questions: bool = False) -> Format:
     """Return the first format whose columns are all in `first`, the first record, and that it looks like.
 
-    The first record decides: one further down that has other columns is then an error that names its line.
+    With `questions`, the column of the answer may be absent.
 
     Raises:
         DataError: nothing fits; names the columns found and what each format needs.
     """
-    for row in FORMATS.values():
-        if all(column in first for column in row.columns) and row.looks_right(first):
-            return row
-    needs = "\n".join(f"  {row.name}: {', '.join(row.columns)}" for row in FORMATS.values())
+    for missing_allowed in (False, True) if questions else (False,):
+        for row in FORMATS.values():
+            columns = [column for column in row.columns if not (missing_allowed and column == row.answer)]
+            if all(column in first for column in columns) and row.looks_right(first):
+                return row
+    needs = "\n".join(
+        f"  {row.name}: {', '.join(row.columns)}" + (f" ({row.looks})" if row.looks else "") for row in FORMATS.values()
+    )
     raise DataError(
-        f"no format fits its columns: {', '.join(map(repr, first)) or 'none'}\n"
+        f"no format fits its columns: {', '.join(map(repr, first)) or 'none'}{_misspelt(first)}\n"
         f"formats and the columns that each needs:\n{needs}\n"
         "rename the columns, or try --dataset_format with the name of the format that is meant"
     )
+
+
+def _misspelt(first: Mapping) -> str:
+    """Return a question where the columns are nearly those of a format, or the rows seem to stand in one of them."""
+    plain = {str(name).strip().lower(): name for name in first}
+    for row in FORMATS.values():
+        missing = [column for column in row.columns if column not in first]
+        near = [difflib.get_close_matches(column.lower(), plain, n=1, cutoff=0.8) for column in missing]
+        if missing and all(near):
+            named = (f"{column!r} by {plain[name]!r}" for column, [name] in zip(missing, near, strict=True))
+            return f"; is {' and '.join(named)} meant ({row.name})?"
+    for name, value in first.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            return f"; are the rows the list in {name!r}? Write it to a file of its own: jq .{name} FILE"
+    return ""
 
 
 def find_format(name: str) -> Format:
@@ -228,86 +351,10 @@ def find_format(name: str) -> Format:
     Raises:
         DataError: there is no such format; gives the nearest name and the list.
     """
-    if name in FORMATS:
-        return FORMATS[name]
-    if name in NAMED_DATASETS:
-        return FORMATS[NAMED_DATASETS[name].format]
-    near = difflib.get_close_matches(name, FORMATS, n=1)
+    known = {alias: row for row in FORMATS.values() for alias in row.aliases} | FORMATS
+    known = {data_set: FORMATS[row.format] for data_set, row in NAMED_DATASETS.items()} | known
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise DataError(f"--dataset_format {name}: unknown{hint}\nformats: {', '.join(FORMATS)}")
-
-
-@dataclass
-class Table:
-    """Records as read. `places[i]` is the line (or row, as `unit` says, counted from 1) where record i starts."""
-
-    source: str
-    records: list[dict]
-    places: Sequence[int]
-    unit: str = "line"
-    format: str | None = None  # where it is known without looking at the columns
-
-    def at(self, index: int) -> str:
-        return f"{self.source}, {self.unit} {self.places[index]}"
-
-
-@dataclass
-class Examples:
-    """Rows to train on, each with `input`, `output` and the record's other fields, and what became of the rest."""
-
-    source: str
-    format: str
-    unit: str
-    records: int
-    rows: list[dict] = field(default_factory=list)
-    dropped: dict[str, list[int]] = field(default_factory=dict)  # reason → places
-
-    def drop(self, reason: str, place: int) -> None:
-        self.dropped.setdefault(reason, []).append(place)
-
-    def report(self) -> str:
-        """Return the lines that say how many rows were read, dropped (why, where) and kept; the numbers add up."""
-        dropped = sum(map(len, self.dropped.values()))
-        made = len(self.rows) + dropped
-        read = f"{made:,} rows read" if made == self.records else f"{made:,} rows from {self.records:,} records read"
-        lines = [f"{self.source} ({self.format}): {read}, {dropped:,} dropped, {len(self.rows):,} kept"]
-        for reason, places in self.dropped.items():
-            first = ", ".join(map(str, places[:5]))
-            more = f" and {len(places) - 5:,} more" if len(places) > 5 else ""
-            unit = self.unit if len(places) == 1 else f"{self.unit}s"
-            lines.append(f"{self.source}: {len(places):,} dropped for {reason}: {unit} {first}{more}")
-        return "\n".join(lines)
-
-
-def format_table(table: Table, row: Format | None = None) -> Examples:
-    """Format every record by `row` (detected where None), drop what cannot be trained on, keep account of both.
-
-    Raises:
-        DataError: no format fits, a record does not fit the format (names line, column and value), or no row is left.
-    """
-    row = row or _detect(table)
-    examples = Examples(table.source, row.name, table.unit, len(table.records))
-    for index, record in enumerate(table.records):
-        try:
-            made = row.convert(record)
-        except DataError as error:
-            raise DataError(f"{table.at(index)}: {error}\nformat {row.name} needs: {', '.join(row.columns)}") from error
-        except SkipRow as skip:
-            examples.drop(str(skip), table.places[index])
-            continue
-        others = {name: value for name, value in record.items() if name not in row.consumed}
-        for example in made if isinstance(made, list) else [made]:
-            if example["output"].strip():
-                examples.rows.append(others | example)
-            else:
-                examples.drop("an empty output", table.places[index])
-    if not examples.rows:
-        raise DataError(f"no rows are left to train or evaluate on\n{examples.report()}")
-    return examples
-
-
-def _detect(table: Table) -> Format:
-    try:
-        return detect_format(table.records[0])
-    except DataError as error:
-        raise DataError(f"{table.at(0)}: {error}") from error

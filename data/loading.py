@@ -1,308 +1,42 @@
-"""Named data sets and local files → formatted, checked and split data sets.
+"""Named data sets and local files → formatted, checked, split and tokenized data sets.
 
-    module = make_data_module(tokenizer, args)  # args holds the flags; prints how many rows went where
+    module = make_data_module(tokenizer, args)  # args holds the flags; prints what is trained on
     Trainer(..., train_dataset=module["train_dataset"], data_collator=module["data_collator"])
 
-A file is read (`read_file` → Table: records and where each stands), its records formatted and checked (`format_table` →
-Examples: what can be trained on, what was dropped and why), then split by a seeded permutation. Whatever is wrong with
-the data is a `DataError` that says where it is and what to do.
+Sources (`data.sources`, `data.files`) are formatted row by row (`data.formats`, `data.rows`), mixed and split by seeded
+permutations here, and tokenized (`data.tokens`). Whatever is wrong with the data is a `DataError` that says where it is
+and what to do.
 """
 
-import csv
-import difflib
-import gzip
-import io
-import json
 import math
 import os
 import random
-import re
-import sys
-import zlib
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from typing import Any, NoReturn
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from data.formats import NAMED_DATASETS, REFUSED_DATASETS, DataError, Examples, Table, find_format, format_table
+from data.files import Source
+from data.formats import NAMED_DATASETS, DataError, find_format
+from data.sources import EVAL_SPLITS, Part, open_sources, parse_mix
 
-__all__ = ["DataError", "make_data_module"]
-
-# Splits of a hub data set that serve as its evaluation rows, the first one found.
-EVAL_SPLITS = ("eval", "validation", "test")
-FILE_TYPES = ".json, .jsonl, .csv, .tsv (each also with .gz), .parquet"
-JSON_NEEDED = "a list of objects, or one object on each line, is needed"
+__all__ = ["DataError", "load_rows", "make_data_module"]
 
 
-# Reading local files
+@dataclass
+class Rows:
+    """Formatted rows before `max_*_samples` and tokenization, and where they come from.
 
-
-def read_file(path: str) -> Table:
-    """Read a JSON, JSON lines, CSV, TSV or Parquet file. Raises DataError with the line of what is wrong in it."""
-    file = Path(path).expanduser()
-    suffix = Path(file.stem).suffix.lower() if file.suffix.lower() == ".gz" else file.suffix.lower()
-    if file.is_dir():
-        files = ", ".join(sorted(child.name for child in file.iterdir() if child.is_file())[:5]) or "no file"
-        raise DataError(f"{path} is a directory (it holds {files}); give the path of one file")
-    if suffix == ".parquet":
-        table = _read_parquet(path, file)
-    elif suffix in READERS:
-        table = READERS[suffix](path, _read_text(path, file))
-    else:
-        raise DataError(f"{path}: unknown file type {file.suffix!r}; file types: {FILE_TYPES}")
-    if not table.records:
-        raise DataError(f"{path}: the file is empty: it holds no rows, and at least one is needed")
-    return table
-
-
-def _read_text(source: str, file: Path) -> str:
-    try:
-        data = file.read_bytes()
-        if file.suffix.lower() == ".gz":
-            data = gzip.decompress(data)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{source}: not a whole gzip file ({error}); copy or download it again") from error
-    except OSError as error:
-        raise DataError(f"{source}: cannot be read ({error.strerror})") from error
-    data = data.removeprefix(b"\xef\xbb\xbf")  # Excel marks UTF-8 with a BOM, which would become part of the first name
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        guess = "UTF-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "LATIN1"
-        raise DataError(
-            f"{source}, line {line}: byte {data[error.start]:#04x} at offset {error.start} is not UTF-8, as it must be"
-            f"\ntry: iconv -f {guess} -t UTF-8 {source}"
-        ) from error
-
-
-def _read_json(source: str, text: str) -> Table:
-    """Read a list of objects, or JSON lines; the text shows which, as many a .json file holds lines."""
-    if text.lstrip().startswith("["):
-        try:
-            table = Table(source, json.loads(text), _element_lines(text))
-        except ValueError as error:
-            _refuse_json(source, 0, text, error)
-    else:
-        table = _read_json_lines(source, text)
-    for index, record in enumerate(table.records):
-        if not isinstance(record, dict):
-            raise DataError(f"{table.at(index)}: {str(record)[:40]!r} is not an object; {JSON_NEEDED}")
-    return table
-
-
-def _read_json_lines(source: str, text: str) -> Table:
-    records, places = [], []
-    # Not splitlines(): it also breaks at characters that may stand inside a JSON string.
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                records.append(json.loads(line))
-            except ValueError as error:
-                _refuse_json(source, number - 1, line, error)
-            places.append(number)
-    return Table(source, records, places)
-
-
-def _refuse_json(source: str, lines_before: int, text: str, error: ValueError) -> NoReturn:
-    if isinstance(error, json.JSONDecodeError):
-        found = text[error.pos : error.pos + 20]
-        where = f"{source}, line {lines_before + error.lineno}, column {error.colno}"
-        what = f"{error.msg.rstrip(': ')}: {repr(found) if found.strip() else 'the text ends here'}"
-    else:  # a number of more digits than Python converts
-        where, what = f"{source}, line {lines_before + 1}", str(error)
-    raise DataError(f"{where}: not valid JSON: {what}; {JSON_NEEDED}") from error
-
-
-def _element_lines(text: str) -> list[int]:
-    """Return the line on which each element of a valid JSON list starts."""
-    decoder, gap, lines = json.JSONDecoder(), re.compile(r"[\s,]*"), []
-    end = text.index("[") + 1
-    line = text.count("\n", 0, end) + 1
-    while True:
-        start = gap.match(text, end).end()
-        line += text.count("\n", end, start)
-        if text[start] == "]":
-            return lines
-        lines.append(line)
-        end = decoder.raw_decode(text, start)[1]
-        line += text.count("\n", start, end)
-
-
-def _read_delimited(delimiter: str, source: str, text: str) -> Table:
-    csv.field_size_limit(sys.maxsize)  # the default refuses a field over 128 KiB
-    # strict: otherwise a quote that is never closed swallows the rest of the file without a word.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header, records, places, line = None, [], [], 1
-    try:
-        for fields in reader:
-            start, line = line, reader.line_num + 1
-            if not fields:
-                continue
-            if header is None:
-                header = _check_header(source, start, fields)
-            elif len(fields) != len(header):
-                raise DataError(
-                    f"{source}, line {start}: {len(fields)} fields where the header has {len(header)}"
-                    f" ({', '.join(header)})\na field with a {delimiter!r} or line break in it stands in double quotes"
-                )
-            else:
-                records.append(dict(zip(header, fields, strict=True)))
-                places.append(start)
-    except csv.Error as error:
-        raise DataError(
-            f'{source}, line {line}: {error}\na quote inside a quoted field is written twice (""), one ends the field'
-        ) from error
-    return Table(source, records, places)
-
-
-def _check_header(source: str, line: int, fields: list[str]) -> list[str]:
-    # pandas writes its index as a first column without a name.
-    header = [name or f"column_{number}" for number, name in enumerate(fields, 1)]
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise DataError(
-            f"{source}, line {line}: {header.count(twice[0])} columns are named {twice[0]!r}; each needs its own"
-        )
-    return header
-
-
-def _read_parquet(source: str, file: Path) -> Table:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.ParquetFile(file).read()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{source}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
-    _check_header(source, 1, table.column_names)
-    return Table(source, table.to_pylist(), range(1, table.num_rows + 1), "row")
-
-
-READERS: dict[str, Callable[[str, str], Table]] = {
-    ".json": _read_json,
-    ".jsonl": _read_json,
-    ".csv": partial(_read_delimited, ","),
-    ".tsv": partial(_read_delimited, "\t"),
-}
-
-
-# Named data sets
-
-
-def check_sources(args: Any) -> None:
-    """Refuse data and format names that are none, before anything is loaded.
-
-    Raises:
-        DataError: as `check_source` and `find_format` do.
+    Attributes:
+        train, eval: `datasets.Dataset` with the columns of `data.rows`, or None where they were not asked for.
+        sources: the account of each source as a dict, with its `use` ("train", "eval" or "both"), how many rows are
+            `used`, and a `digest` of its content.
     """
-    check_source(args.dataset, "--dataset")
-    if args.eval_dataset is not None:
-        check_source(args.eval_dataset, "--eval_dataset")
-    if args.dataset_format is not None:
-        find_format(args.dataset_format)
+
+    train: Any = None
+    eval: Any = None
+    sources: list[dict] = field(default_factory=list)
 
 
-def load_tables(name: str, flag: str, args: Any) -> dict[str, Table]:
-    """Return the splits of a named data set, or a file as the one split "train".
-
-    Raises:
-        DataError: `name` is neither, or it cannot be read.
-    """
-    check_source(name, flag)
-    return _load_from_hub(name, flag, args) if name in NAMED_DATASETS else {"train": read_file(name)}
-
-
-def check_source(name: str, flag: str) -> None:
-    """Refuse what is neither a named data set nor a path; gives the nearest name."""
-    if name in REFUSED_DATASETS:
-        raise DataError(f"{flag} {name}: {REFUSED_DATASETS[name]}; named data sets: {', '.join(NAMED_DATASETS)}")
-    path = Path(name).expanduser()
-    if name in NAMED_DATASETS or path.exists():
-        return
-    beside = [str(path.with_name(file)) for file in os.listdir(path.parent)] if path.parent.is_dir() else []
-    repositories = {row.source["path"]: known for known, row in NAMED_DATASETS.items()}
-    near = difflib.get_close_matches(name, [*NAMED_DATASETS, *repositories, *beside], n=1)
-    hint = f"; did you mean {repositories.get(near[0], near[0])}?" if near else ""
-    raise DataError(
-        f"{flag} {name}: there is no such file and no data set of that name{hint}\n"
-        f"named data sets: {', '.join(NAMED_DATASETS)}\nfile types: {FILE_TYPES}"
-    )
-
-
-def _load_from_hub(name: str, flag: str, args: Any) -> dict[str, Table]:
-    import datasets
-
-    row = NAMED_DATASETS[name]
-    try:
-        splits = datasets.load_dataset(
-            **row.source,
-            cache_dir=getattr(args, "cache_dir", None),
-            token=True if getattr(args, "use_auth_token", False) else None,
-        )
-    except Exception as error:  # whatever it is, it is the network, the hub or the cache
-        raise DataError(_how_to_go_on(name, flag, datasets.config.HF_HUB_OFFLINE, error)) from error
-    tables = {}
-    for split in ("train", *[split for split in EVAL_SPLITS if split in splits][:1]):
-        records = splits[split].to_list()
-        source = f"{name} ({row.source['path']}, split {split})"
-        tables[split] = Table(source, records, range(1, len(records) + 1), "row", row.format)
-    return tables
-
-
-def _how_to_go_on(name: str, flag: str, offline: bool, error: Exception) -> str:
-    row = NAMED_DATASETS[name]
-    repository, revision = row.source["path"], row.source.get("revision")
-    branch = f" --revision {revision}" if revision else ""
-    fetch = f"hf download {repository} --repo-type dataset{branch} --local-dir DIR"
-    searched = "HF_HUB_OFFLINE is set, so only the local cache was searched\n" if offline else ""
-    return (
-        f"{flag} {name}: {repository} could not be loaded from the Hugging Face hub ({type(error).__name__}: {error})\n"
-        f"{searched}without a network here, run this where there is one: {fetch}\n"
-        f"then copy its data file here and pass it: {flag} FILE --dataset_format {row.format}"
-    )
-
-
-# Formatting
-
-
-def _format(table: Table, args: Any) -> Examples:
-    """Format a table by `--dataset_format`, its name or its columns, and print what became of its rows."""
-    name = args.dataset_format or table.format
-    examples = format_table(table, find_format(name) if name else None)
-    _say(examples.report())
-    return examples
-
-
-def to_dataset(rows: list[dict]):
-    """Return the rows as a `datasets.Dataset` in memory: `input`, `output`, then every column that any row has."""
-    import datasets
-    import pyarrow
-
-    names = dict.fromkeys(["input", "output", *(name for row in rows for name in row)])
-    return datasets.Dataset(pyarrow.table({name: _to_arrow(name, [row.get(name) for row in rows]) for name in names}))
-
-
-def _to_arrow(name: str, values: list):
-    """Return a column as Arrow holds it, or, where Arrow would refuse or change a value, as JSON text.
-
-    A column of Arrow has one type: [1, "a"] is an error there, and of {"a": 1} and {"b": 2} each gets the other's key
-    as null. JSON text keeps every value as it was.
-    """
-    import pyarrow
-
-    try:
-        array = pyarrow.array(values)
-        back = array.to_pylist()
-        if back == values or repr(back) == repr(values):  # repr: NaN is not equal to itself
-            return array
-    except (pyarrow.ArrowException, OverflowError, TypeError, ValueError):
-        pass
-    _say(f"column {name!r} holds values of several types; each is kept as JSON text")
-    return pyarrow.array([None if value is None else json.dumps(value, default=str) for value in values])
-
-
-# Splitting
+# Splitting and mixing
 
 
 def count_held_out(size: float, rows: int, source: str) -> int:
@@ -329,8 +63,18 @@ def split_indices(rows: int, held_out: int, seed: int) -> tuple[list[int], list[
     return sorted(order[held_out:]), sorted(order[:held_out])
 
 
-def load_rows(args: Any) -> tuple[list[dict], list[dict]]:
-    """Return (train, eval) rows before `max_*_samples`, printing where they come from; what is not asked for is empty.
+def mix_counts(rows: list[int], weights: list[float | None]) -> list[int]:
+    """Return how many rows each part of a mix gives: all of them without weights; else as many as make the largest
+    mix of these proportions in which no row is taken twice, one at least.
+    """
+    if None in weights:
+        return rows
+    total = min(count / weight for count, weight in zip(rows, weights, strict=True))
+    return [max(1, min(count, round(total * weight))) for count, weight in zip(rows, weights, strict=True)]
+
+
+def load_rows(args: Any) -> Rows:
+    """Read and format what is to be trained and evaluated on; what is not asked for is None.
 
     Evaluation and prediction take their rows from `eval_dataset`, else from a split that the named data set brings,
     else from a seeded split of `dataset`. That split is the same with and without `do_train`, so that the rows held out
@@ -338,47 +82,96 @@ def load_rows(args: Any) -> tuple[list[dict], list[dict]]:
     """
     other = getattr(args, "eval_dataset", None)
     wants_eval = args.do_eval or args.do_predict
+    rows = Rows()
     if not (args.do_train or wants_eval):
-        return [], []
-    tables = load_tables(args.dataset, "--dataset", args) if args.do_train or not other else {}
-    eval_tables = load_tables(other, "--eval_dataset", args) if other and wants_eval else tables
-    # A file that was named for evaluation has one split, "train".
-    eval_splits = [split for split in (*EVAL_SPLITS, *(["train"] if other else [])) if split in eval_tables]
-    if not wants_eval or eval_splits:
-        train = _format(tables["train"], args).rows if args.do_train else []
-        return train, _format(eval_tables[eval_splits[0]], args).rows if wants_eval else []
-    examples = _format(tables["train"], args)
-    count = count_held_out(args.eval_dataset_size, len(examples.rows), examples.source)
+        return rows
     seed = args.seed if getattr(args, "data_seed", None) is None else args.data_seed
-    train, held_out = split_indices(len(examples.rows), count, seed)
-    _say(f"{len(examples.rows):,} kept = {len(train):,} train + {count:,} held out (seed {seed})")
-    return [examples.rows[index] for index in train], [examples.rows[index] for index in held_out]
+    parts = parse_mix(args.dataset, "--dataset") if args.do_train or not other else []
+    if wants_eval:
+        eval_parts = parse_mix(other, "--eval_dataset") if other else parts
+        flag = "--eval_dataset" if other else "--dataset"
+        own = _own_eval_split(eval_parts, flag, args)
+        if own is not None:
+            rows.eval = _format(own, "eval", args, rows)
+        elif other:
+            rows.eval = _load(eval_parts, flag, "eval", args, rows, seed)
+    split = wants_eval and rows.eval is None
+    if args.do_train or split:
+        rows.train = _load(parts, "--dataset", "both" if split else "train", args, rows, seed)
+    if split:
+        count = count_held_out(args.eval_dataset_size, len(rows.train), args.dataset)
+        train, held_out = split_indices(len(rows.train), count, seed)
+        rows.train, rows.eval = rows.train.select(train), rows.train.select(held_out)
+        _say(f"{len(train) + count:,} kept = {len(train):,} train + {count:,} held out (seed {seed})")
+    return rows
 
 
-def _first(rows: list[dict], limit: int | None, flag: str) -> list[dict]:
+def _own_eval_split(parts: list[Part], flag: str, args: Any):
+    """Return the source of the evaluation rows that a named data set brings, where it is the only one; or None."""
+    if len(parts) > 1 or parts[0].name not in NAMED_DATASETS:
+        return None
+    sources = open_sources(parts[0].name, flag, args)
+    return next((sources[split] for split in EVAL_SPLITS if split in sources), None)
+
+
+def _load(parts: list[Part], flag: str, use: str, args: Any, rows: Rows, seed: int):
+    """Return the formatted rows of all parts, mixed by their weights."""
+    import datasets
+
+    made = [_format(open_sources(part.name, flag, args)["train"], use, args, rows) for part in parts]
+    counts = mix_counts([len(part) for part in made], [part.weight for part in parts])
+    for number, (part, count) in enumerate(zip(made, counts, strict=True)):
+        if count < len(part):
+            made[number] = part.select(split_indices(len(part), count, seed)[1])
+    if len(parts) == 1:
+        return made[0]
+    total = sum(counts)
+    for part, count, account in zip(parts, counts, rows.sources[-len(parts) :], strict=True):
+        account |= {"weight": part.weight, "used": count}
+        _say(f"{part.name}: {count:,} of {account['kept']:,} rows, {count / total:.1%} of the mix")
+    return datasets.concatenate_datasets(made)
+
+
+def _format(source: Source, use: str, args: Any, rows: Rows):
+    """Return the formatted rows of a source, by `--dataset_format`, its own or its columns; keep the account."""
+    from data.rows import cache_directory, format_source
+
+    name = args.dataset_format or source.format
+    questions = not (args.do_train or args.do_eval)  # to predict them takes no answers
+    made, account = format_source(source, find_format(name) if name else None, cache_directory(args), questions)
+    rows.sources.append(asdict(account) | {"use": use, "used": len(made), "digest": source.digest})
+    return made
+
+
+def _first(rows: Any, limit: int | None, flag: str):
     if limit is not None and limit < 1:
         raise DataError(f"{flag} {limit}: at least 1 row is needed; leave the flag out to take all {len(rows):,}")
-    return rows[:limit]
+    return rows if rows is None or limit is None or limit >= len(rows) else rows.select(range(limit))
 
 
 # The module
 
 
-def make_data_module(tokenizer: Any, args: Any, rows: tuple[list[dict], list[dict]] | None = None) -> dict[str, Any]:
-    """Load, format, check and split what the flags in `args` name, and print the row counts.
+def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dict[str, Any]:
+    """Load, format, check, split and tokenize what the flags in `args` name, and say what is trained on.
 
-    `rows` are those that `load_rows` gave, where it was called before.
+    `rows` are those that `load_rows` gave, where it was called before. Where there are conversations, the tokenizer
+    gets the chat template that is used (`--chat_template`), so that it is saved with the adapter.
 
     Returns:
         train_dataset (None without `do_train`), eval_dataset (None without `do_eval`) and predict_dataset (None without
-        `do_predict`; the same rows), each a `datasets.Dataset` in the order of the file, with columns `input`, `output`
-        and the record's other fields; where batches are grouped by length, train_dataset also has `length`, the tokens
-        of source and target after the cuts. data_collator makes the batches.
+        `do_predict`; the same rows), each a `datasets.Dataset` in the order of the file, with the columns of
+        `data.rows` and `data.tokens`; data_collator makes the batches; train_collator makes the micro-batches of a step
+        (None where the library does); report is what `data.report` says of all this; digest changes with the content of
+        what is trained on.
 
     Raises:
         DataError: the data cannot be used as asked; the message is for the user.
     """
     from data.collator import DataCollatorForCausalLM  # brings torch
+    from data.report import build_report, format_report
+    from data.rows import cache_directory, key_of
+    from data.tokens import RowEncoder
 
     collator = DataCollatorForCausalLM(
         tokenizer=tokenizer,
@@ -387,26 +180,120 @@ def make_data_module(tokenizer: Any, args: Any, rows: tuple[list[dict], list[dic
         train_on_source=args.train_on_source,
         predict_with_generate=args.predict_with_generate,
     )
-    wants_eval = args.do_eval or args.do_predict
-    all_train, all_eval = rows or load_rows(args)
-    train = _first(all_train, args.max_train_samples, "--max_train_samples") if args.do_train else []
-    held_out = _first(all_eval, args.max_eval_samples, "--max_eval_samples")
-    used = [f"{len(train):,} of {len(all_train):,} train"] if args.do_train else []
-    used += [f"{len(held_out):,} of {len(all_eval):,} eval"] if wants_eval else []
+    rows = rows or load_rows(args)
+    train = _first(rows.train, args.max_train_samples, "--max_train_samples") if args.do_train else None
+    held_out = _first(rows.eval, args.max_eval_samples, "--max_eval_samples")
+    used = [f"{len(train):,} of {len(rows.train):,} train"] if train is not None else []
+    used += [f"{len(held_out):,} of {len(rows.eval):,} eval"] if held_out is not None else []
     _say(f"used: {', '.join(used) or 'no'} rows")
-    grouped = "group_by_length" if getattr(args, "group_by_length", False) else "random"
-    if (getattr(args, "train_sampling_strategy", None) or grouped) in ("group_by_length", "batch_rebalance"):
-        column = getattr(args, "length_column_name", "length")
-        train = [row | {column: length} for row, length in zip(train, collator.lengths(train), strict=True)]
-    eval_dataset = to_dataset(held_out) if wants_eval else None
+    if any(_has_conversations(split) for split in (train, held_out)):
+        from data.templates import choose_template
+
+        _say(f"conversations: chat template is {choose_template(tokenizer, getattr(args, 'chat_template', None))}")
+    encoder, cache = RowEncoder(collator), cache_directory(args)
+    train = None if train is None else _tokenize(train, encoder, cache, "train", rows)
+    held_out = None if held_out is None else _tokenize(held_out, encoder, cache, "eval", rows)
+    step = _step_collator(collator, args, train)
+    report = build_report(
+        [_for_report(account) for account in rows.sources],
+        {"train": train, "eval": held_out},
+        {} if train is None else _batching(train, step, args),
+        args,
+        _duplicates(train, held_out),
+    )
+    _say(format_report(report), prefix="")
     return {
-        "train_dataset": to_dataset(train) if args.do_train else None,
-        "eval_dataset": eval_dataset if args.do_eval else None,
-        "predict_dataset": eval_dataset if args.do_predict else None,
+        "train_dataset": train,
+        "eval_dataset": held_out if args.do_eval else None,
+        "predict_dataset": held_out if args.do_predict else None,
         "data_collator": collator,
+        "train_collator": step,
+        "report": report,
+        "digest": key_of(sorted(a["digest"] for a in rows.sources if a["use"] != "eval")),
     }
 
 
-def _say(text: str) -> None:
+def _step_collator(collator: Any, args: Any, train: Any):
+    """Return what makes the micro-batches of a step, or None where the library does."""
+    if train is None or not getattr(args, "step_batching", False):
+        return None
+    from data.batching import StepCollator
+    from data.tokens import column
+
+    longest = args.max_tokens_per_batch or args.source_max_len + args.target_max_len
+    step = StepCollator(
+        collator,
+        batch_size=args.per_device_train_batch_size,
+        max_tokens=args.max_tokens_per_batch,
+        pack_length=longest if args.packing else None,
+    )
+    step.check(column(train, "length").tolist())
+    return step
+
+
+def _batching(train: Any, step: Any, args: Any) -> dict[str, Any]:
+    """Return the padding share of the training batches, for the report: that of one epoch in a seeded order."""
+    from data.batching import padding_share
+    from data.tokens import column
+
+    plain = getattr(args, "train_sampling_strategy", None) in (None, "random", "sequential")
+    if not hasattr(args, "per_device_train_batch_size") or not plain:
+        return {}  # what the library groups it groups in its own way
+    strategy = "random" if step is None else "packed" if step.pack_length else "budget" if step.max_tokens else "split"
+    shares = padding_share(
+        column(train, "length").tolist(),
+        args.per_device_train_batch_size,
+        args.gradient_accumulation_steps,
+        strategy=strategy,
+        max_tokens=args.max_tokens_per_batch,
+        pack_length=None if step is None else step.pack_length,
+    )
+    return {"padding_share": shares.pop("padding"), "strategy": strategy, **shares}
+
+
+def _for_report(account: dict) -> dict:
+    dropped = {reason: {"rows": len(places), "places": places[:20]} for reason, places in account["dropped"].items()}
+    names = ("source", "unit", "format", "records", "use", "used", "weight", "digest")
+    return {name: account[name] for name in names if name in account} | {"rows": account["kept"], "dropped": dropped}
+
+
+def _duplicates(train: Any, held_out: Any) -> dict[str, int]:
+    """Count rows that repeat an earlier one of their split, and evaluation rows that are trained on."""
+    import numpy
+
+    from data.tokens import column
+
+    keys = {name: column(rows, "key") for name, rows in (("train", train), ("eval", held_out)) if rows is not None}
+    counts = {name: len(values) - len(numpy.unique(values)) for name, values in keys.items()}
+    if len(keys) == 2:
+        counts["both"] = int(numpy.isin(keys["eval"], keys["train"]).sum())
+    return counts
+
+
+def _has_conversations(rows: Any) -> bool:
+    if rows is None:
+        return False
+    column = rows.data.column("messages")  # of the whole file, so that nothing is gathered into memory
+    return column.null_count < len(column)
+
+
+def _tokenize(rows: Any, encoder: Any, cache: Any, name: str, all_rows: Rows):
+    """Return the tokenized rows that can be trained on; the others are named and taken into their source's account."""
+    from data.tokens import tokenize
+
+    made, dropped = tokenize(rows, encoder, cache)
+    for row in dropped.select_columns(["dropped", "place", "file"]):
+        account = next(account for account in all_rows.sources if account["source"] == row["file"])
+        account["kept"] -= 1
+        account["dropped"].setdefault(row["dropped"], []).append(row["place"])
+    if len(dropped):
+        _say(f"{name}: {len(dropped):,} rows have no answer left to train on, {len(made):,} have")
+    if not len(made):
+        reasons = ", ".join(dict.fromkeys(dropped["dropped"]))
+        raise DataError(f"no {name} row is left after tokenization: {reasons}\ntry a larger --source_max_len")
+    return made
+
+
+def _say(text: str, prefix: str = "data: ") -> None:
     if int(os.environ.get("RANK", "0")) == 0:  # under a launcher, one process speaks for all
-        print("\n".join(f"data: {line}" for line in text.splitlines()), flush=True)
+        print("\n".join(f"{prefix}{line}" for line in text.splitlines()), flush=True)

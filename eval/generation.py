@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data.collator import IGNORE_INDEX, DataCollatorForCausalLM
+from data.rows import fields_of
 
 
 def write_predictions(
@@ -31,8 +32,9 @@ def write_predictions(
         ends: ids that end an answer; models may have several.
 
     Returns:
-        `predict_exact_match`, the share of predictions that equal the row's output but for outer white space;
-        `predict_stopped`, the share that ended by itself; `predict_new_tokens`, their mean length.
+        `predict_stopped`, the share of predictions that ended by themselves; `predict_new_tokens`, their mean length;
+        and, where there are rows with an output, `predict_exact_match`, the share of these that is predicted but for
+        outer white space.
     """
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
@@ -40,17 +42,15 @@ def write_predictions(
     with partial.open("w", encoding="utf-8") as file:
         for row, ids in zip(rows, generated, strict=True):
             line, new = predict_line(row, ids.tolist(), collator, ends)
-            right.append(line["prediction"].strip() == row["output"].strip())
+            if row["output"]:
+                right.append(line["prediction"].strip() == row["output"].strip())
             stopped.append(bool(new) and new[-1] in ends)
             lengths.append(len(new))
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
     os.replace(partial, path)
-    count = max(len(right), 1)
-    return {
-        "predict_exact_match": sum(right) / count,
-        "predict_stopped": sum(stopped) / count,
-        "predict_new_tokens": sum(lengths) / count,
-    }
+    count = max(len(lengths), 1)
+    metrics = {"predict_stopped": sum(stopped) / count, "predict_new_tokens": sum(lengths) / count}
+    return metrics | ({"predict_exact_match": sum(right) / len(right)} if right else {})
 
 
 def predict_line(
@@ -62,7 +62,7 @@ def predict_line(
     length = next((index + 1 for index, token in enumerate(ids) if token in ends), len(ids))
     ids = ids[:length]
     [(prompt, _)] = collator.encode([row])
-    fields = dict(row)
+    fields = fields_of(row)
     fields["prediction_with_input"] = tokenizer.decode(prompt + ids, skip_special_tokens=True)
     fields["prediction"] = tokenizer.decode(ids, skip_special_tokens=True)
     return fields, ids

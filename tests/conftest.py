@@ -1,14 +1,19 @@
 """What tests share: no network, a tiny tokenizer made on the spot, and the real data where it is there."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
-# Before any test imports a library of the hub, which reads these once.
+# Before any test imports a library of the hub, which reads these once. Prepared rows of tests are not left behind.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="qlora-tests-")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 
+atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_TEXT = [
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.",

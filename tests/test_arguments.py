@@ -167,8 +167,21 @@ def test_every_flag_of_the_library_is_a_flag_here(light, flags):
     [
         (["--evaluation_strategy", "epoch"], "eval_strategy", "epoch"),
         (["--no_cuda"], "use_cpu", True),
-        (["--group_by_length"], "train_sampling_strategy", "group_by_length"),
+        ([], "step_batching", True),
+        ([], "train_sampling_strategy", "random"),
+        (["--group_by_length"], "step_batching", True),
+        (["--group_by_length"], "train_sampling_strategy", "random"),
+        (["--group_by_length", "False"], "step_batching", False),
         (["--group_by_length", "False"], "train_sampling_strategy", "random"),
+        (["--group_by_length", "False", "--packing"], "step_batching", True),
+        (["--group_by_length", "False", "--max_tokens_per_batch", "64"], "step_batching", True),
+        (["--train_sampling_strategy", "random"], "step_batching", False),
+        (["--train_sampling_strategy", "group_by_length"], "step_batching", False),
+        (["--train_sampling_strategy", "group_by_length"], "train_sampling_strategy", "group_by_length"),
+        (["--train_sampling_strategy", "sequential", "--packing"], "step_batching", True),
+        (["--train_sampling_strategy", "random", "--max_tokens_per_batch", "64"], "step_batching", True),
+        (["--train_sampling_strategy", "sequential", "--packing"], "train_sampling_strategy", "sequential"),
+        (["--auto_find_batch_size"], "step_batching", False),
         (["--train_sampling_strategy", "sequential"], "train_sampling_strategy", "sequential"),
         (["--warmup_ratio", "0.5"], "warmup_steps", 0.5),
         (["--warmup_steps", "7"], "warmup_steps", 7),
@@ -236,7 +249,7 @@ def test_published_training_lines_parse_unchanged(light, line):
     assert (train.eval_strategy, train.eval_steps, train.max_steps, train.save_steps) == ("steps", 187, 1875, 500)
     assert (train.bits, train.lora_dropout, train.lora_modules, train.adam_beta2) == (4, 0.1, "all", 0.999)
     assert (train.seed, train.data_seed, train.dataloader_num_workers) == (0, 42, 1)
-    assert train.gradient_checkpointing and train.train_sampling_strategy == "group_by_length"
+    assert train.gradient_checkpointing and train.step_batching and train.train_sampling_strategy == "random"
     assert train.cache_dir == ("/tmp/llama2" if "--cache_dir" in argv else None)
     assert generation.max_new_tokens == 32
 
@@ -292,6 +305,16 @@ def test_options_without_effect_are_named_and_left_out(light):
         ("--num_train_epochs 3", ["--num_train_epochs 3", "--max_steps 10000", "--max_steps -1"]),
         ("--gradient_checkpointing --activation_checkpointing False", ["--gradient_ch", "--activation_ch"]),
         ("--group_by_length False --train_sampling_strategy group_by_length", ["--group_by_length", "--train_sampl"]),
+        ("--packing --train_sampling_strategy group_by_length", ["--packing", "--train_sampling_strategy group_by_l"]),
+        ("--packing --train_sampling_strategy batch_rebalance", ["--packing", "--train_sampling_strategy batch_reb"]),
+        (
+            "--max_tokens_per_batch 64 --train_sampling_strategy group_by_length",
+            ["--max_tokens_per_batch 64", "--train_sampling_strategy group_by_length", "random or sequential"],
+        ),
+        ("--max_tokens_per_batch 64 --auto_find_batch_size", ["--max_tokens_per_batch 64", "--auto_find_batch_size"]),
+        ("--packing --auto_find_batch_size", ["--packing", "--auto_find_batch_size"]),
+        ("--packing --neftune_noise_alpha 5", ["--packing", "--neftune_noise_alpha 5"]),
+        ("--max_tokens_per_batch 0", ["--max_tokens_per_batch 0", "1 or more"]),
         ("--lr_scheduler_type reduce_lr_on_plateau", ["--lr_scheduler_type", "--eval_strategy"]),
         ("--load_best_model_at_end", ["--load_best_model_at_end", "save and eval strategy"]),
         ("--do_train False", ["--do_train False", "--do_eval", "--do_predict"]),

@@ -52,7 +52,7 @@ def test_shapes_types_and_padding(tiny_tokenizer):
     assert all(tensor.dtype == torch.int64 for tensor in batch.values())
     assert batch["input_ids"].shape == batch["attention_mask"].shape == batch["labels"].shape
     assert batch["prompt_input_ids"].shape == batch["prompt_attention_mask"].shape
-    lengths = make(tiny_tokenizer).lengths(TEXTS)
+    lengths = [len(source) + len(target) for source, target in make(tiny_tokenizer).encode(TEXTS)]
     assert batch["input_ids"].shape == (3, max(lengths))
     assert batch["attention_mask"].sum(1).tolist() == lengths
     for row, length in enumerate(lengths):
@@ -140,12 +140,29 @@ def test_tokenizes_once_a_field(monkeypatch):
     assert len(calls) == 2
 
 
-def test_lengths_are_those_of_the_batches(tiny_tokenizer, monkeypatch):
-    monkeypatch.setattr("data.collator.LENGTH_BATCH", 2)
-    collator = make(tiny_tokenizer, source_max_len=9, target_max_len=5)
-    rows = TEXTS * 3
-    assert collator.lengths(rows) == [int(collator([row])["attention_mask"].sum()) for row in rows]
-    assert max(collator.lengths(rows)) == 14
+def encoded(ids, labels, prompt_length):
+    return {"input": "one", "output": "two", "input_ids": ids, "labels": labels, "prompt_length": prompt_length}
+
+
+def test_rows_that_are_encoded_already_are_padded_as_they_are(monkeypatch):
+    """Their ids, labels and prompts stand, whatever their texts, the limits and train_on_source say."""
+    tokenizer = word_tokenizer()
+    monkeypatch.setattr(type(tokenizer), "__call__", None)  # nothing is tokenized again
+    collator = make(tokenizer, 2, 2, train_on_source=True, predict_with_generate=True)
+    rows = [
+        encoded([1, 3, 4, 2, 5, 6, 2], [-100, -100, 4, 2, -100, 6, 2], 5),
+        encoded([3, 4], [-100, 4], 1),
+        encoded([3], [3], 0),
+    ]
+    batch = {name: rows.tolist() for name, rows in collator(rows).items()}
+    assert batch == {
+        "input_ids": [[1, 3, 4, 2, 5, 6, 2], [3, 4, 0, 0, 0, 0, 0], [3, 0, 0, 0, 0, 0, 0]],
+        "attention_mask": [[1] * 7, [1, 1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0]],
+        "labels": [[-100, -100, 4, 2, -100, 6, 2], [-100, 4] + [-100] * 5, [3] + [-100] * 6],
+        "prompt_input_ids": [[1, 3, 4, 2, 5], [0, 0, 0, 0, 3], [0, 0, 0, 0, 2]],
+        "prompt_attention_mask": [[1] * 5, [0, 0, 0, 0, 1], [0, 0, 0, 0, 1]],
+    }
+    assert collator.encode(rows) == [([1, 3, 4, 2, 5], [6, 2]), ([3], [4]), ([], [3])]
 
 
 def test_impossible_settings_are_refused(tiny_tokenizer):

@@ -229,3 +229,72 @@ def test_stopped_as_a_program(make_base, command, tmp_path):
         assert process.wait(timeout=120) == 143
     assert "the same command goes on from" in rest
     assert len(list((tmp_path / "out").glob("checkpoint-*/manifest.json"))) == 1
+
+
+def chat_rows(path: Path) -> Path:
+    rows = [
+        {"messages": [
+            {"role": "system", "content": "Be short."},
+            {"role": "user", "content": f"What is {n} and one?"}, {"role": "assistant", "content": f"It is {n + 1}."},
+            {"role": "user", "content": "And twice that?"}, {"role": "assistant", "content": f"{2 * n + 2}!"},
+        ]}
+        for n in range(24)
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_conversations_train_predict_and_leave_their_template(make_base, command, tmp_path, capsys):
+    from transformers import AutoTokenizer
+
+    rows = chat_rows(tmp_path / "chat.jsonl")
+    argv = command(make_base(), "--dataset", str(rows), "--do_eval", "--do_predict")
+    assert qlora.main(argv) == 0
+    assert "chat template is the default one" in capsys.readouterr().out
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    for line in read_lines(tmp_path / "out" / "predictions.jsonl"):
+        prompt = tokenizer.apply_chat_template(line["messages"][:-1], tokenize=False, add_generation_prompt=True)
+        shown = tokenizer.decode(tokenizer(prompt, add_special_tokens=False).input_ids, skip_special_tokens=True)
+        assert line["prediction_with_input"].startswith(shown)
+        assert line["output"] == line["messages"][-1]["content"]
+    report = json.loads((tmp_path / "out" / "data_report.json").read_text())
+    assert report["train"]["rows"] == 20 and report["sources"][0]["format"] == "messages"
+
+
+def test_preview_shows_rows_and_writes_nothing(make_base, command, tmp_path, capsys):
+    rows = chat_rows(tmp_path / "chat.jsonl")
+    assert qlora.main(command(make_base(), "--dataset", str(rows), "--preview", "2")) == 0
+    printed = capsys.readouterr().out
+    assert "row 1 of 24" in printed and "row 2 of 24" in printed and "row 3 of 24" not in printed
+    assert "⟦ It is 1.</s>·1·⟧" in printed and "⟦ 2!</s>·1·⟧" in printed
+    assert "### Human: What is 0 and one?" in printed and not (tmp_path / "out").exists()
+
+
+def test_data_that_changed_since_the_checkpoint_is_said(make_base, command, tmp_path, capsys):
+    rows = chat_rows(tmp_path / "chat.jsonl")
+    argv = command(make_base(), "--dataset", str(rows))
+    assert qlora.main([*argv, "--do_eval"]) == 0
+    again = [*argv, "--do_train", "False", "--do_eval"]
+    assert qlora.main(again) == 0
+    assert "have changed since" not in capsys.readouterr().out
+    rows.write_text(rows.read_text().replace("It is 5.", "It is five."))
+    assert qlora.main(again) == 0
+    assert f"WARNING: the rows of --dataset {rows} have changed since" in capsys.readouterr().out
+
+
+def test_questions_without_answers_are_predicted(make_base, command, tmp_path, capsys):
+    """An answer is the same whether the file holds a reference or not; only what is measured differs."""
+    with_answers = chat_rows(tmp_path / "chat.jsonl")
+    rows = [json.loads(line) for line in with_answers.read_text().splitlines()[:3]]
+    waiting = tmp_path / "waiting.jsonl"
+    waiting.write_text("".join(json.dumps({"messages": row["messages"][:-1]}) + "\n" for row in rows))
+    predict = ["--do_train", "False", "--do_predict", "--max_eval_samples", "3", "--eval_dataset"]
+    assert qlora.main(command(make_base(), *predict, str(with_answers))) == 0
+    expected = read_lines(tmp_path / "out" / "predictions.jsonl")
+    assert "predict_exact_match" in json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert qlora.main(command(make_base(), *predict, str(waiting))) == 0
+    lines = read_lines(tmp_path / "out" / "predictions.jsonl")
+    assert [line["prediction"] for line in lines] == [line["prediction"] for line in expected]
+    assert all("output" not in line for line in lines)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert "predict_loss" not in metrics and "predict_exact_match" not in metrics

@@ -9,8 +9,11 @@ from conftest import ARCHITECTURES
 
 import qlora
 from data.loading import make_data_module
+from training import trainer as trainer_module
+from training.loss import row_losses, supervised_only, takes_logits_to_keep
 from training.model import get_accelerate_model
-from training.trainer import build_trainer, row_losses, supervised_only, takes_logits_to_keep
+from training.steps import StepSampler
+from training.trainer import build_trainer
 
 
 def make_trainer(make_args, argv):
@@ -22,9 +25,12 @@ def make_trainer(make_args, argv):
     return build_trainer(model, tokenizer, training, generation, module), module
 
 
+def rows_of(module, count):
+    return list(module["train_dataset"].select(range(count)))
+
+
 def batch_of(module, count=6):
-    rows = module["train_dataset"].select(range(count))
-    batch = module["data_collator"](list(rows))
+    batch = module["data_collator"](rows_of(module, count))
     return {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
 
 
@@ -87,6 +93,142 @@ def test_accumulation_is_a_larger_batch(make_base, command, tmp_path, adapter_of
     for other in results[1:]:
         for name, weight in results[0].items():
             torch.testing.assert_close(other[name], weight, rtol=1e-4, atol=1e-6)
+
+
+# ---- Steps of several micro-batches --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """For each optimizer step of the run, the (rows, longest) of the micro-batches that were trained on."""
+    seen: list[list[tuple[int, ...]]] = []
+    step, loss = trainer_module.QLoRATrainer.get_batch_samples, trainer_module.QLoRATrainer.compute_loss
+
+    def get_batch_samples(self, *args, **kwargs):
+        seen.append([])
+        return step(self, *args, **kwargs)
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        assert inputs.keys() == {"input_ids", "attention_mask", "labels"}
+        assert int(inputs["attention_mask"].sum(dim=1).max()) == inputs["input_ids"].shape[1]
+        seen[-1].append(tuple(inputs["input_ids"].shape))
+        return loss(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(trainer_module.QLoRATrainer, "get_batch_samples", get_batch_samples)
+    monkeypatch.setattr(trainer_module.QLoRATrainer, "compute_loss", compute_loss)
+    return seen
+
+
+SPLITS = {
+    "by length": [],
+    "by length, workers": ["--dataloader_num_workers", "2"],
+    "token budget": ["--max_tokens_per_batch", "260"],
+    "token budget, plain order": ["--max_tokens_per_batch", "260", "--train_sampling_strategy", "random"],
+}
+
+
+@pytest.mark.parametrize("way", SPLITS)
+def test_how_a_step_is_split_changes_nothing(way, make_base, command, tmp_path, adapter_of, watched):
+    """Same rows in every step, same losses, same weights: over two epochs of 18 rows, the last step of 2 each."""
+    flags = ["--max_steps", "-1", "--num_train_epochs", "2", "--max_train_samples", "18", "--logging_steps", "1"]
+    flags += ["--include_num_input_tokens_seen", "--save_strategy", "no", "--optim", "sgd"]
+    flags += ["--learning_rate", "1.0"]
+    histories, adapters = [], []
+    for name, more in {"plain": ["--group_by_length", "False"], "split": SPLITS[way]}.items():
+        argv = command(make_base(), *flags, *more, "--output_dir", str(tmp_path / name))
+        assert qlora.main(argv) == 0
+        adapters.append(adapter_of(tmp_path / name))
+        state = json.loads((tmp_path / name / "trainer_state.json").read_text(encoding="utf-8"))
+        histories.append([entry for entry in state["log_history"] if "loss" in entry])
+        assert state["global_step"] == 10 and state["total_flos"] > 0
+    plain_steps, split_steps = watched[:10], watched[10:]
+    rows = [[sum(batch[0] for batch in step) for step in steps] for steps in (plain_steps, split_steps)]
+    assert rows[0] == rows[1] == [4, 4, 4, 4, 2] * 2
+    padded = [sum(size[0] * size[1] for step in steps for size in step) for steps in (plain_steps, split_steps)]
+    assert padded == [history[-1]["num_input_tokens_seen"] for history in histories]
+    assert split_steps != plain_steps and (padded[1] < padded[0] or "budget" in way)
+    if "budget" in way:
+        assert all(count * longest <= 260 for step in split_steps for count, longest in step)
+        assert len({len(step) for step in split_steps[:4]}) > 1
+    else:
+        assert {len(step) for step in split_steps} == {1, 2}
+    for plain, split in zip(*histories, strict=True):
+        assert split["loss"] == pytest.approx(plain["loss"], rel=1e-5)
+        assert split["step"] == plain["step"] and split["epoch"] == pytest.approx(plain["epoch"], abs=0.1)
+    assert [histories[1][number]["epoch"] for number in (4, 9)] == [1, 2]
+    moved = max(weight.abs().max().item() for name, weight in adapters[0].items() if "lora_B" in name)
+    assert moved > 1e-3
+    for name, weight in adapters[0].items():
+        torch.testing.assert_close(adapters[1][name], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_the_given_batch_size_is_what_is_recorded(make_base, command, tmp_path):
+    """Though the library counts a step as one batch."""
+    assert qlora.main(command(make_base(), "--max_tokens_per_batch", "400")) == 0
+    manifest = json.loads((tmp_path / "out" / "checkpoint-3" / "manifest.json").read_text(encoding="utf-8"))
+    given = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_tokens_per_batch": 400}
+    assert {name: manifest["flags"][name] for name in given} == given
+    assert manifest["flags"]["packing"] is False and manifest["flags"]["group_by_length"] is True
+    state = json.loads((tmp_path / "out" / "checkpoint-3" / "trainer_state.json").read_text(encoding="utf-8"))
+    assert state["train_batch_size"] == 4 and state["epoch"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("flags", "advice"),
+    [
+        ([], "--per_device_train_batch_size 1 (now 2) with more --gradient_accumulation_steps"),
+        (["--packing"], "a smaller --max_tokens_per_batch (now source_max_len + target_max_len)"),
+        (["--max_tokens_per_batch", "350"], "a smaller --max_tokens_per_batch (now 350)"),
+    ],
+)
+def test_too_little_memory_is_answered_in_the_flags_that_were_given(
+    flags, advice, make_base, command, capsys, monkeypatch
+):
+    def compute_loss(*args, **kwargs):
+        raise torch.OutOfMemoryError("tried to allocate 7 GiB")
+
+    monkeypatch.setattr(trainer_module.QLoRATrainer, "compute_loss", compute_loss)
+    assert qlora.main(command(make_base(), *flags)) == 1
+    assert advice in capsys.readouterr().err
+
+
+def test_what_only_one_micro_batch_holds_still_counts_by_its_tokens(make_base, make_args, command):
+    """The loss of a step is the mean over its supervised tokens, not over its micro-batches."""
+    trainer, module = make_trainer(make_args, command(make_base(), "--max_tokens_per_batch", "260"))
+    step = module["train_collator"](rows_of(module, 7))
+    items = trainer._get_num_items_in_batch([step], trainer.args.device)
+    assert int(items) == sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in step)
+    with torch.no_grad():
+        whole = trainer.model(**batch_of(module, 7)).loss.item()
+    assert trainer.training_step(trainer.model, step, items).item() == pytest.approx(whole, rel=1e-5)
+
+
+def test_every_process_gets_its_share_of_the_same_step():
+    for processes in (1, 2, 3):
+        sampler = StepSampler(range(20), 6, processes, drop_last=False)
+        dealt = list(sampler)
+        assert len(dealt) == len(sampler) == 4 * processes
+        steps = [dealt[start : start + processes] for start in range(0, len(dealt), processes)]
+        for step, first in zip(steps, (0, 6, 12, 18), strict=True):
+            rows = sorted(row for share in step for row in share)
+            expected = list(range(first, min(first + 6, 20)))
+            assert rows == sorted(expected + [18] * max(processes - len(expected), 0))
+            assert max(map(len, step)) - min(map(len, step)) <= 1
+    assert list(StepSampler(range(7), 6, 3, drop_last=False))[3:] == [[6], [6], [6]]
+    assert len(StepSampler(range(7), 6, 3, drop_last=True)) == 3
+
+
+def test_rows_that_do_not_fill_a_step_are_dropped_or_refused(make_base, command, capsys, watched, tmp_path):
+    flags = ["--dataloader_drop_last", "True", "--max_steps", "-1", "--num_train_epochs", "1"]
+    assert qlora.main(command(make_base(), *flags, "--max_train_samples", "7")) == 0
+    assert len(watched) == 1
+    assert (
+        qlora.main(command(make_base(), *flags, "--max_train_samples", "3", "--output_dir", str(tmp_path / "3"))) == 1
+    )
+    assert "not one step was trained" in capsys.readouterr().err
+
+
+# ---- Evaluation and prediction -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt_neox", "gpt2"])

@@ -10,11 +10,12 @@ import math
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.flag_rules import CHOICES, FIXED_FLAGS, GONE_DECODING, RANGES, REPLACED_FLAGS, SAMPLING_OPTIONS, TRACKERS
+from training.flag_rules import CHOICES, FIXED_FLAGS, GROUPING_STRATEGIES, RANGES, REPLACED_FLAGS, TRACKERS
+from training.generation_arguments import GenerationArguments
 from training.parsing import (
     EXAMPLES,
     USAGE,
@@ -99,9 +100,17 @@ class DataArguments:
     max_eval_samples: int | None = option(None, "Evaluate and predict at most this many rows.")
     source_max_len: int = option(1024, "Longest source (prompt), in tokens; the rest is cut.")
     target_max_len: int = option(256, "Longest target (answer), in tokens, its end-of-sequence token included.")
+    chat_template: str | None = option(
+        None,
+        "Template for conversations: a Jinja file, or 'default'; unset: the tokenizer's own, else the default one.",
+    )
+    preview: int | None = option(
+        None, "Show this many rows as the model will see them, supervised tokens marked, and stop."
+    )
 
     def __post_init__(self):
-        require_range(self, "1 or more", lambda n: n >= 1, "max_train_samples", "max_eval_samples", "source_max_len")
+        counts = ("max_train_samples", "max_eval_samples", "source_max_len", "preview")
+        require_range(self, "1 or more", lambda n: n >= 1, *counts)
         require_range(self, "2 or more (one token and the end)", lambda n: n >= 2, "target_max_len")
         size = self.eval_dataset_size
         require(
@@ -138,7 +147,19 @@ class QLoRAArguments:
         "all", "Layers that get LoRA: 'all' linear layers but the output head, or names like q_proj,v_proj."
     )
     max_memory_MB: int = option(80000, "GPU memory this run may use, in MB for each GPU.")
-    group_by_length: bool = option(True, "Batch rows of similar length in tokens together (less padding).")
+    group_by_length: bool = option(
+        True, "Split the rows of each optimizer step by length into its micro-batches: less padding, the same steps."
+    )
+    max_tokens_per_batch: int | None = option(
+        None,
+        "Tokens of a micro-batch, padding included, at most. As many micro-batches as that takes make a step of "
+        "per_device_train_batch_size x gradient_accumulation_steps rows.",
+    )
+    packing: bool = option(
+        False,
+        "Put the rows of a step behind one another in sequences of --max_tokens_per_batch tokens (unset: "
+        "source_max_len + target_max_len), each blind to the others: no padding at all.",
+    )
     warmup_ratio: float = option(0.03, "Share of the steps used to warm up; --warmup_steps, if given, wins.")
     warmup_steps: float | None = option(None, "Steps used to warm up; below 1, a share (unset: --warmup_ratio).")
 
@@ -176,7 +197,8 @@ class QLoRAArguments:
     tf32: bool | None = option(None, "Allow TF32 matrix products on NVIDIA Ampere or newer GPUs.")
     train_sampling_strategy: str | None = option(
         None,
-        "Order of training rows: random, sequential, group_by_length, batch_rebalance (unset: see --group_by_length).",
+        "Order of training rows, in the library's plain micro-batches: random, sequential, group_by_length (a whole "
+        "epoch by length), batch_rebalance; unset: random, and see --group_by_length.",
     )
     use_cpu: bool = option(False, "Run on the CPU even where there is a GPU.", aliases=["--no_cuda", "--no-cuda"])
     # Left unset so that --gradient_checkpointing False is not overruled by the default of its new name.
@@ -186,10 +208,13 @@ class QLoRAArguments:
     activation_checkpointing: bool | None = option(None, "Newer name of --gradient_checkpointing.")
     # Training never reads the cache, and generation has a flag of this name in GenerationArguments.
     use_cache: bool = field(default=False, init=False)
+    # Whether training takes the rows of an optimizer step at once and makes its micro-batches of them; no flag.
+    step_batching: bool = field(default=False, init=False)
 
     def __post_init__(self):
         self.check_values()
         self.check_training_pairs()
+        self.check_batching_pairs()
         self.check_library_pairs()
         self.check_paths()
         self.check_packages()
@@ -231,6 +256,30 @@ class QLoRAArguments:
             "--do_train False without --do_eval, --do_predict or --do_mmlu_eval: nothing to do.",
         )
 
+    def check_batching_pairs(self) -> None:
+        """Refuse pairs of flags that would make micro-batches in two ways."""
+        require(
+            self.group_by_length or self.train_sampling_strategy != "group_by_length",
+            "--group_by_length False with --train_sampling_strategy group_by_length: choose one.",
+        )
+        batching = ["--packing"] if self.packing else []
+        batching += [f"--max_tokens_per_batch {self.max_tokens_per_batch}"] if self.max_tokens_per_batch else []
+        for flag in batching:
+            require(
+                self.train_sampling_strategy not in GROUPING_STRATEGIES,
+                f"{flag} with --train_sampling_strategy {self.train_sampling_strategy}: both decide which rows come "
+                "together. Leave one out, or use --train_sampling_strategy random or sequential.",
+            )
+            require(
+                not self.auto_find_batch_size,
+                f"{flag} with --auto_find_batch_size: a search would change the rows of a step. Leave one out.",
+            )
+        require(
+            not (self.packing and self.neftune_noise_alpha),
+            f"--packing with --neftune_noise_alpha {self.neftune_noise_alpha}: the noise is scaled by the length of a "
+            "sequence, which would be that of many rows. Leave one out.",
+        )
+
     def check_library_pairs(self) -> None:
         """Refuse pairs of transformers' flags that contradict each other."""
         require(not (self.fp16 and self.bf16), "--fp16 with --bf16: choose one (bf16 where the GPU has it).")
@@ -243,10 +292,6 @@ class QLoRAArguments:
                 first is None or second is None or first == second,
                 f"--{old} {first} with --{new} {second}: they are one setting; give one of them.",
             )
-        require(
-            self.group_by_length or self.train_sampling_strategy != "group_by_length",
-            "--group_by_length False with --train_sampling_strategy group_by_length: choose one.",
-        )
         require(
             self.lr_scheduler_type != "reduce_lr_on_plateau" or self.eval_strategy != "no",
             "--lr_scheduler_type reduce_lr_on_plateau with --eval_strategy no: it needs evaluations to react to.",
@@ -278,8 +323,9 @@ class QLoRAArguments:
 
     def resolve_aliases(self) -> None:
         """Turn the published names into those of the pinned transformers."""
-        if self.train_sampling_strategy is None:
-            self.train_sampling_strategy = "group_by_length" if self.group_by_length else "random"
+        split = self.group_by_length and self.train_sampling_strategy is None and not self.auto_find_batch_size
+        self.step_batching = split or self.packing or self.max_tokens_per_batch is not None
+        self.train_sampling_strategy = self.train_sampling_strategy or "random"
         if self.warmup_steps is None:
             # Below 1 transformers reads warmup_steps as a share of the steps; exactly 1 would be one step.
             self.warmup_steps = min(self.warmup_ratio, math.nextafter(1.0, 0.0))
@@ -300,63 +346,6 @@ class QLoRAArguments:
             self.eval_on_start = bool(self.do_eval and self.do_train)
         # A prediction is a generated text; there is no other kind here.
         self.predict_with_generate = self.predict_with_generate or self.do_predict
-
-
-@dataclass
-class GenerationArguments:
-    """How `--do_predict` writes text."""
-
-    _argument_group_name = "generation"
-
-    max_new_tokens: int = option(256, "Longest generated answer, in tokens.")
-    min_new_tokens: int | None = option(None, "Shortest generated answer, in tokens.")
-    do_sample: bool = option(False, "Sample instead of taking the likeliest token.")
-    num_beams: int = option(1, "Beams; 1 = no beam search.")
-    num_beam_groups: int = option(1, "Only 1: the pinned transformers has no diverse beam search.")
-    penalty_alpha: float | None = option(None, "Only unset: the pinned transformers has no contrastive search.")
-    use_cache: bool = option(True, "Keep keys and values of past tokens while generating.")
-    temperature: float = option(1.0, "Sampling temperature.")
-    top_k: int = option(50, "Sample among this many likeliest tokens; 0 = all.")
-    top_p: float = option(1.0, "Sample among the likeliest tokens that make up this probability.")
-    typical_p: float = option(1.0, "Sample among tokens of typical probability, up to this mass.")
-    diversity_penalty: float = option(0.0, "Only 0: the pinned transformers has no diverse beam search.")
-    repetition_penalty: float = option(1.0, "Penalty on tokens already written; 1 = none.")
-    length_penalty: float = option(1.0, "Beam score exponent for length; above 0 favours longer answers.")
-    no_repeat_ngram_size: int = option(0, "Never write the same n-gram of this size twice; 0 = allowed.")
-
-    def __post_init__(self):
-        for name, method in GONE_DECODING.items():
-            default = next(f.default for f in fields(self) if f.name == name)
-            require(
-                getattr(self, name) == default,
-                f"--{name} {getattr(self, name)}: {method} was removed from transformers; only the default "
-                f"({default}) is left. Try --num_beams or --do_sample with --top_p.",
-            )
-        require_range(self, "1 or more", lambda n: n >= 1, "max_new_tokens", "num_beams")
-        require_range(self, "0 or more", lambda n: n >= 0, "min_new_tokens", "top_k", "no_repeat_ngram_size")
-        require_range(self, "more than 0", lambda x: x > 0, "temperature", "repetition_penalty")
-        require_range(self, "more than 0 and at most 1", lambda x: 0 < x <= 1, "top_p", "typical_p")
-        require_range(self, "any", lambda x: True, "length_penalty")
-        require(
-            self.min_new_tokens is None or self.min_new_tokens <= self.max_new_tokens,
-            f"--min_new_tokens {self.min_new_tokens} with --max_new_tokens {self.max_new_tokens}: "
-            "the shortest answer is longer than the longest.",
-        )
-
-    def options(self) -> dict[str, Any]:
-        """The settings that apply, as keyword arguments of `transformers.GenerationConfig`.
-
-        Strict validation refuses a sampling setting while sampling is off and a beam setting without beams,
-        so those that have no effect are left out; `unused` names the ones the user set.
-        """
-        dropped = set(GONE_DECODING) | (set() if self.do_sample else set(SAMPLING_OPTIONS))
-        dropped |= set() if self.num_beams > 1 else {"length_penalty"}
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in dropped}
-
-    def unused(self) -> list[str]:
-        """Flags that were set away from their default but have no effect on this run."""
-        kept = self.options()
-        return [f"--{f.name}" for f in fields(self) if f.name not in kept and getattr(self, f.name) != f.default]
 
 
 def parse(training_arguments: type, argv: Sequence[str]) -> tuple[Any, ...]:

@@ -27,10 +27,11 @@ ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 ADAPTER_FLAGS = {"lora_r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}
 RECORDED_FLAGS = (
     "model_name_or_path", "full_finetune", "bits", "quant_type", "double_quant", "lora_r", "lora_alpha", "lora_dropout",
-    "lora_modules", "dataset", "dataset_format", "eval_dataset", "eval_dataset_size", "max_train_samples",
-    "source_max_len", "target_max_len", "train_on_source", "seed",
-    "data_seed", "train_sampling_strategy", "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps",
-    "num_train_epochs", "optim", "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "bf16", "fp16",
+    "lora_modules", "dataset", "data_digest", "dataset_format", "eval_dataset", "eval_dataset_size",
+    "max_train_samples", "source_max_len", "target_max_len", "train_on_source", "chat_template", "seed",
+    "data_seed", "train_sampling_strategy", "group_by_length", "max_tokens_per_batch", "packing",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps", "num_train_epochs",
+    "optim", "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "bf16", "fp16",
     "adam_beta1", "adam_beta2", "adam_epsilon", "warmup_steps", "label_smoothing_factor", "neftune_noise_alpha",
 )  # fmt: skip
 
@@ -39,7 +40,7 @@ HELD_OUT = "rows held out of training"  # recorded beside the flags, which say i
 # Those that still change what finished weights answer, and on which rows.
 USED_FLAGS = (
     "model_name_or_path", "bits", "quant_type", "double_quant", "bf16", "fp16", "source_max_len", "target_max_len",
-    "train_on_source",
+    "train_on_source", "chat_template",
 )  # fmt: skip
 # Held in the saved optimizer and schedule: a resumed run keeps theirs whatever the command says.
 OPTIMIZER_FLAGS = (
@@ -219,6 +220,15 @@ def changed_flags(args: Any, checkpoint: str | os.PathLike) -> list[str]:
             "no effect. Give the values it was made with to go on, or another --output_dir to start anew."
         )
     return list(said.values())
+
+
+def check_same_data(args: Any, checkpoint: str | os.PathLike) -> None:
+    """Say where the rows are no longer those that `checkpoint` was trained on."""
+    then = saved_flags(checkpoint)
+    if then.get("data_digest", args.data_digest) == args.data_digest or then.get("dataset") != args.dataset:
+        return  # another --dataset is said as a changed flag
+    what = "the order of rows goes on as if they had not" if args.do_train else "held-out rows may have been trained on"
+    print(f"WARNING: the rows of --dataset {args.dataset} have changed since {checkpoint} was made: {what}.")
 
 
 def were_held_out(args: Any, checkpoint: str | os.PathLike) -> bool:

@@ -10,6 +10,7 @@ CHOICES = {
     "mmlu_dataset": ("mmlu-fs", "mmlu-zs"),
     "train_sampling_strategy": (None, "random", "sequential", "group_by_length", "batch_rebalance"),
 }
+GROUPING_STRATEGIES = ("group_by_length", "batch_rebalance")  # those that choose rows by their length
 # The rule in words, its test, and the flags that keep it where they are set.
 RANGES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
     (
@@ -18,7 +19,7 @@ RANGES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         (
             "max_mmlu_samples", "mmlu_source_max_len", "lora_r", "max_memory_MB", "per_device_train_batch_size",
             "per_device_eval_batch_size", "gradient_accumulation_steps", "eval_accumulation_steps",
-            "dataloader_prefetch_factor", "save_total_limit",
+            "dataloader_prefetch_factor", "save_total_limit", "max_tokens_per_batch",
         ),
     ),
     (

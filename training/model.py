@@ -26,12 +26,34 @@ from training.checkpoint import CheckpointError, adapter_directory, check_same_a
 from training.tokenizer import align_model_with_tokenizer, pad_token_for, smart_tokenizer_and_embedding_resize
 
 
-def get_accelerate_model(args: Any, checkpoint_dir: str | None) -> tuple[Any, Any]:
+def get_tokenizer(args: Any, checkpoint_dir: str | None) -> Any:
+    """Load the tokenizer alone, with its pad token: all that the data needs, and in a moment.
+
+    Raises:
+        ModelError: no such model, or sources and targets longer than its context.
+    """
+    config = load_config(args, weights_of(args, checkpoint_dir))
+    check_context(args, config)
+    tokenizer = load_tokenizer(args, checkpoint_dir, config)
+    tokenizer.add_special_tokens({"pad_token": pad_token_for(tokenizer)})
+    return tokenizer
+
+
+def weights_of(args: Any, checkpoint_dir: str | None) -> str:
+    """Where the weights are loaded from: a whole model that was tuned, or the base of an adapter."""
+    if not (args.full_finetune and checkpoint_dir is not None):
+        return args.model_name_or_path
+    check_whole_model(checkpoint_dir)
+    return checkpoint_dir
+
+
+def get_accelerate_model(args: Any, checkpoint_dir: str | None, tokenizer: Any = None) -> tuple[Any, Any]:
     """Load the base model at `args.bits`, its tokenizer, and the LoRA adapters (or all weights) to train.
 
     Args:
         args: every flag of the command line, as one namespace.
         checkpoint_dir: a checkpoint or a finished output directory whose weights to go on with, or None to start.
+        tokenizer: that of `get_tokenizer`, where it was loaded before.
 
     Returns:
         (model, tokenizer): a `PeftModel`, or the plain model with `args.full_finetune`.
@@ -42,14 +64,9 @@ def get_accelerate_model(args: Any, checkpoint_dir: str | None) -> tuple[Any, An
         CheckpointError: `checkpoint_dir` holds other weights than `args` asks for.
         FailedRunError: the GPU has too little memory for the model.
     """
-    weights = args.model_name_or_path
-    if args.full_finetune and checkpoint_dir is not None:
-        check_whole_model(checkpoint_dir)
-        weights = checkpoint_dir
-    config = load_config(args, weights)
-    check_context(args, config)
-    tokenizer = load_tokenizer(args, checkpoint_dir, config)  # before the weights, which take longer to load
-    model = load_base_model(args, weights, config)
+    tokenizer = tokenizer or get_tokenizer(args, checkpoint_dir)  # before the weights, which take longer to load
+    weights = weights_of(args, checkpoint_dir)
+    model = load_base_model(args, weights, load_config(args, weights))
     smart_tokenizer_and_embedding_resize({"pad_token": pad_token_for(tokenizer)}, tokenizer, model)
     align_model_with_tokenizer(model, tokenizer)
     if args.full_finetune:

@@ -17,7 +17,10 @@ def save_metrics(trainer: Any, split: str, metrics: dict[str, Any], args: Any) -
     if split != "train":  # where training stood when it was evaluated, which is nowhere in a later command
         metrics.pop("epoch", None)
     write_json(Path(args.output_dir) / f"{split}_results.json", metrics)
-    write_json(Path(args.output_dir) / METRICS, {**read_metrics(args.output_dir), **metrics})
+    earlier = read_metrics(args.output_dir)
+    if split == "predict":  # of other rows, perhaps with answers where these have none
+        earlier = {name: value for name, value in earlier.items() if not name.startswith("predict_")}
+    write_json(Path(args.output_dir) / METRICS, {**earlier, **metrics})
 
 
 def read_metrics(output_dir: str) -> dict[str, Any]:
@@ -118,7 +121,8 @@ def print_summary(args: Any, metrics: dict[str, Any], tuned: bool, command: list
         name = f"mmlu_{args.mmlu_split}_accuracy"
         print(f"  MMLU:        {metrics[name]:.1%}  ({name}, macro average over subjects)")
     if args.do_predict:
-        print(f"  exact match: {metrics['predict_exact_match']:.1%} of {metrics['predict_samples']:,} predictions")
+        if "predict_exact_match" in metrics:
+            print(f"  exact match: {metrics['predict_exact_match']:.1%} of {metrics['predict_samples']:,} predictions")
         print(f"  predictions: {args.output_dir}/predictions.jsonl")
     print(f"  metrics:     {args.output_dir}/{METRICS}")
     print(f"  next:        {next_command(args, command)}")

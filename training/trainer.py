@@ -1,31 +1,37 @@
 """The training arguments, the trainer, and the three steps it drives: train, evaluate, predict.
 
-The trainer is transformers' `Seq2SeqTrainer` with five differences: the loss is computed at supervised positions
-only, the evaluation loss is weighted by supervised tokens, evaluation and prediction keep the data set's order,
-prediction generates from the prompt alone, and checkpoints are rotated only once the new one is sealed.
+The trainer is transformers' `Seq2SeqTrainer` with six differences: the loss is computed at supervised positions only,
+an optimizer step may come as one list of micro-batches, the evaluation loss is weighted by supervised tokens,
+evaluation and prediction keep the data set's order, prediction generates from the prompt alone, and checkpoints are
+rotated only once the new one is sealed.
 """
 
 import contextlib
-import inspect
+import copy
 import math
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from torch.utils.data import SequentialSampler
-from transformers import GenerationConfig, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback, TrainerState
+from torch.utils.data import DataLoader, SequentialSampler
+from transformers import GenerationConfig, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerState
 from transformers.trainer_callback import ProgressCallback
-from transformers.trainer_pt_utils import LabelSmoother
-from transformers.trainer_utils import PredictionOutput
+from transformers.trainer_utils import PredictionOutput, seed_worker
 
 from training.arguments import ArgumentsError, FailedRunError, QLoRAArguments
+from training.callbacks import LogLineCallback, WatchLossCallback
 from training.checkpoint import SavingError, StopOnSignalCallback
+from training.loss import row_losses, supervised_logits, supervised_only, takes_logits_to_keep
+from training.steps import Step, StepSampler, all_tokens, check_packable, check_packing
 
-IGNORED = LabelSmoother.ignore_index  # transformers' mark for labels that are not supervised
+LOADER_OPTIONS = (
+    "num_workers", "pin_memory", "persistent_workers", "multiprocessing_context", "prefetch_factor", "in_order",
+)  # fmt: skip
 PROMPT = "prompt_"  # the collator's prefix for the left-padded prompts that generation starts from
 PLAIN_TWINS = {
     "paged_adamw_32bit": "adamw_torch_fused",
@@ -85,55 +91,22 @@ class TrainingArguments(QLoRAArguments, Seq2SeqTrainingArguments):
             )
 
 
-def supervised_only(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Ask the model for logits at supervised positions only, so that full logits are never held.
-
-    Args:
-        inputs: `input_ids`, `attention_mask` and `labels`, each (batch, length).
-
-    Returns:
-        The inputs with `logits_to_keep`, a boolean mask (batch, length) of the positions whose next token is
-        supervised, and `labels` = `shift_labels`, the tokens to predict there (number of True). The model then
-        gives logits (number of True, vocabulary), and its own loss function is right as it is.
-    """
-    following = nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORED)  # (batch, length)
-    keep = following != IGNORED
-    targets = following[keep]
-    return {**inputs, "logits_to_keep": keep, "labels": targets, "shift_labels": targets}
-
-
-def row_losses(logits: torch.Tensor, kept: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Summed loss and number of supervised tokens of each row.
-
-    Args:
-        logits: (number of True in `logits_to_keep`, vocabulary).
-        kept: the inputs that `supervised_only` made.
-
-    Returns:
-        (batch, 2) tensor of loss sums in nats, and counts.
-    """
-    mask = kept["logits_to_keep"]
-    mask, labels = mask.to(logits.device), kept["labels"].to(logits.device)
-    losses = nn.functional.cross_entropy(logits.float(), labels, reduction="none")
-    rows = mask.nonzero()[:, 0]  # row of each kept position
-    sums = torch.zeros(len(mask), device=losses.device).index_add_(0, rows, losses)
-    return torch.stack([sums, mask.sum(dim=1).float()], dim=1)
-
-
-def takes_logits_to_keep(model: nn.Module) -> bool:
-    """Whether the forward pass of a (PEFT-wrapped) model can skip the head where nothing is supervised."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    parameters = inspect.signature(base.forward).parameters
-    return "logits_to_keep" in parameters and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-
-
 class QLoRATrainer(Seq2SeqTrainer):
-    """`Seq2SeqTrainer` for causal language models on rows of source and target; see the module's first lines."""
+    """`Seq2SeqTrainer` for causal language models on rows of source and target; see the module's first lines.
 
-    def __init__(self, *args: Any, generation: GenerationConfig, **kwargs: Any):
+    Args:
+        generation: how prediction writes text.
+        step_collator: makes a list of micro-batches of the rows of an optimizer step, or None, where training takes
+            batches of the `data_collator` as the library does. With it, the library counts a step as one batch.
+    """
+
+    def __init__(self, *args: Any, generation: GenerationConfig, step_collator: Any = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.generation = generation
         self.generating = False
+        self._loss_shifts_labels = True  # as every causal model's does; the library does not know it of GPT-2
+        self.step_collator = step_collator
+        self.packing_checked = not self.args.packing
         self.saved_limit = self.args.save_total_limit
         self.skips_head = (
             takes_logits_to_keep(self.model)
@@ -150,6 +123,53 @@ class QLoRATrainer(Seq2SeqTrainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         inputs = {name: value for name, value in inputs.items() if not name.startswith(PROMPT)}
         return super().compute_loss(model, supervised_only(inputs) if self.skips_head else inputs, *args, **kwargs)
+
+    # ---- steps of several micro-batches ----
+
+    def get_train_dataloader(self) -> DataLoader:
+        if self.step_collator is None:
+            return super().get_train_dataloader()
+        args = self.args
+        rows = self.get_total_train_batch_size(args)
+        order = self._get_train_sampler()
+        sampler = StepSampler(order, rows, rows // self._train_batch_size, args.dataloader_drop_last)
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=sampler,
+            collate_fn=self.step_collator,
+            worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index),
+            **{name: getattr(args, f"dataloader_{name}") for name in LOADER_OPTIONS},
+        )
+        return self.accelerator.prepare(loader)
+
+    def training_step(self, model: nn.Module, inputs: Step | dict[str, torch.Tensor], *args: Any) -> torch.Tensor:
+        """Backward through every micro-batch of a step; gives the loss of the step, or of the one batch."""
+        if isinstance(inputs, dict):
+            return super().training_step(model, inputs, *args)
+        if not self.packing_checked:
+            with self.accelerator.autocast():
+                check_packing(self.model, inputs, self.skips_head, self.args)
+            self.packing_checked = True
+        self.current_gradient_accumulation_steps = len(inputs)
+        losses = []
+        for number, batch in enumerate(inputs, 1):
+            last = number == len(inputs)
+            self.accelerator.gradient_state._set_sync_gradients(last)
+            # Processes may have different numbers of micro-batches: they meet in the last one alone.
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, batch, *args))
+        return torch.stack(losses).sum()
+
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
+        if self.step_collator is not None:
+            batch_samples = [batch for step in batch_samples for batch in step]
+        return super()._get_num_items_in_batch(batch_samples, device)
+
+    def floating_point_ops(self, inputs: Step | dict[str, torch.Tensor]) -> int:
+        return super().floating_point_ops(all_tokens(inputs) if isinstance(inputs, list) else inputs)
+
+    def _track_num_input_tokens(self, inputs: Step | dict[str, torch.Tensor]) -> None:
+        super()._track_num_input_tokens(all_tokens(inputs) if isinstance(inputs, list) else inputs)
 
     # ---- evaluation and prediction ----
 
@@ -168,13 +188,8 @@ class QLoRATrainer(Seq2SeqTrainer):
         inputs = self._prepare_inputs(inputs)
         text = {name: value for name, value in inputs.items() if not name.startswith(PROMPT)}
         kept = supervised_only(text)
-        asked = {name: kept[name] for name in kept if name not in ("labels", "shift_labels")}
-        if not self.skips_head:
-            asked.pop("logits_to_keep")
         with torch.no_grad(), self.accelerator.autocast():
-            logits = model(**asked).logits
-            logits = logits if self.skips_head else logits[kept["logits_to_keep"].to(logits.device)]
-            by_row = row_losses(logits, kept)
+            by_row = row_losses(supervised_logits(model, kept, self.skips_head), kept)
             outputs = (by_row, self.generate_from(inputs)) if self.generating else by_row
         return by_row[:, 0].sum() / by_row[:, 1].sum(), outputs, None
 
@@ -211,6 +226,13 @@ class QLoRATrainer(Seq2SeqTrainer):
             return super().predict(test_dataset, *args, **kwargs)
         finally:
             self.generating = False
+
+    def end(self) -> None:
+        # The last to let go of a gloo group joins its threads, and must not be DDP's destructor: it holds the GIL, for
+        # which such a thread may wait, and the process then never ends.
+        self.model_wrapped = self.model
+        self.accelerator.free_memory()
+        super().end()
 
     # ---- saving ----
 
@@ -250,42 +272,20 @@ def share_weights(directory: Path) -> None:
         path.chmod(0o666 & ~umask)
 
 
-class LogLineCallback(ProgressCallback):
-    """The library's progress bars, with one short line for each log entry."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any):
-        if not state.is_world_process_zero or self.training_bar is None or not logs:
-            return
-        hidden = ("epoch", "total_flos", "runtime", "per_second", "supervised_tokens")
-        shown = [f"{name} {value:.4g}" for name, value in logs.items() if not name.endswith(hidden)]
-        self.training_bar.write(f"step {state.global_step}/{state.max_steps}  {'  '.join(shown)}")
-
-
-class DivergedError(FailedRunError):
-    """The loss is no longer a finite number."""
-
-
-class WatchLossCallback(TrainerCallback):
-    """Logs the last step too, and ends a run whose loss is not finite: every later step would be wasted."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any):
-        control.should_log |= state.global_step >= state.max_steps
-        return control
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any):
-        bad = {name: value for name, value in (logs or {}).items() if name in ("loss", "eval_loss")}
-        bad = {name: value for name, value in bad.items() if not math.isfinite(value)}
-        for name, value in bad.items():
-            raise DivergedError(
-                f"the {name} is {value} at step {state.global_step}: training diverged. Lower --learning_rate "
-                f"({args.learning_rate:g}), or use --bf16 instead of --fp16. Earlier checkpoints are kept."
-            )
-
-
 def build_trainer(
     model: Any, tokenizer: Any, args: TrainingArguments, generation: Any, data_module: dict
 ) -> QLoRATrainer:
-    """A trainer for the data sets and collator of `data_module`; `generation` are the GenerationArguments."""
+    """A trainer for the data sets and collators of `data_module`; `generation` are the GenerationArguments.
+
+    Where `data_module` has a `train_collator`, which makes a list of micro-batches of the rows of a step, the trainer's
+    own arguments count each step as one batch; `args` itself stays as it was given.
+
+    Raises:
+        ModelError: --packing with an architecture that is not known to keep packed rows apart.
+    """
+    step_collator = data_module.get("train_collator")
+    if args.packing and args.do_train:
+        check_packable(model.config.model_type)
     config = GenerationConfig(
         **generation.options(),
         eos_token_id=model.generation_config.eos_token_id,
@@ -294,6 +294,10 @@ def build_trainer(
     )
     if args.ddp_find_unused_parameters is None and not any("expert" in name for name, _ in model.named_modules()):
         args.ddp_find_unused_parameters = False  # without experts to choose from, every weight takes part in each step
+    if step_collator is not None:
+        args = copy.copy(args)
+        args.per_device_train_batch_size *= args.gradient_accumulation_steps
+        args.gradient_accumulation_steps = 1
     return QLoRATrainer(
         model=model,
         args=args,
@@ -302,6 +306,7 @@ def build_trainer(
         data_collator=data_module["data_collator"],
         processing_class=tokenizer,
         generation=config,
+        step_collator=step_collator,
     )
 
 
@@ -322,16 +327,17 @@ def train_model(trainer: QLoRATrainer, checkpoint: str | None) -> tuple[dict[str
     if checkpoint is not None:
         trainer.args.eval_on_start = False  # the run did that when it started
         trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
-    *_, total = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
+    batches = trainer.get_train_dataloader()
+    if not len(batches):
+        raise FailedRunError(
+            "not one step was trained: the training rows do not fill a batch. Lower --per_device_train_batch_size or "
+            "--gradient_accumulation_steps, or leave --dataloader_drop_last out."
+        )
+    *_, total = trainer.set_initial_training_values(trainer.args, batches)
     # The library would train one step more from a checkpoint of the last step.
     if checkpoint is None or trainer.state.global_step < total:
         with stop:
             metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-    if trainer.state.global_step == 0 and stop.signum is None:
-        raise FailedRunError(
-            "not one step was trained: the training rows do not fill a batch. Lower --per_device_train_batch_size, or "
-            "leave --dataloader_drop_last out."
-        )
     return {**metrics, **learning_curve(trainer.state)}, stop.signum
 
 
@@ -358,10 +364,15 @@ def explaining_memory(args: TrainingArguments):
 
 
 def out_of_memory(args: TrainingArguments, error: Exception) -> str:
+    if args.packing or args.max_tokens_per_batch is not None:
+        now = args.max_tokens_per_batch or "source_max_len + target_max_len"
+        less = f"a smaller --max_tokens_per_batch (now {now})"
+    else:
+        less = f"--per_device_train_batch_size 1 (now {args.per_device_train_batch_size}) with more "
+        less += "--gradient_accumulation_steps"
     return (
         f"the GPU has too little memory: {str(error).splitlines()[0]}\n"
-        f"Try, in this order: --per_device_train_batch_size 1 (now {args.per_device_train_batch_size}) with more "
-        "--gradient_accumulation_steps, shorter --source_max_len and --target_max_len, --gradient_checkpointing, "
+        f"Try, in this order: {less}, shorter --source_max_len and --target_max_len, --gradient_checkpointing, "
         "--bits 4, a larger --max_memory_MB."
     )
 

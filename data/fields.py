@@ -1,0 +1,104 @@
+"""Reading the fields of a record: what is wrong with one is a `SkipRow` whose reason is the same for each of its kind.
+
+The reasons are counted and shown with the lines they come from, so they name the field and the type found, never the
+value.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+KINDS = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "a text",
+    bytes: "bytes",
+    list: "a list",
+    dict: "an object",
+}
+
+
+class DataError(ValueError):
+    """Data that the user has to correct: what was found and where, what is allowed, what to try next."""
+
+
+class SkipRow(Exception):
+    """What makes a record, or one example of it, impossible to train on; its text is the reason."""
+
+
+def text(record: Any, name: str, of: str = "") -> str:
+    """Return the text in field `name`.
+
+    Args:
+        of: what `record` is where it is not the row itself, such as "an instance"; the reason names it.
+
+    Raises:
+        SkipRow: it is missing, null, of another type, or no tokenizer can read it.
+    """
+    label, value = _label(name, of), field(record, name, of)
+    if not isinstance(value, str):
+        raise SkipRow(f"{label} holds {kind(value)}" + ("" if value is None else ", not a text"))
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # JSON can spell half of a surrogate pair (\ud83d); no tokenizer and no file takes it.
+        raise SkipRow(f"{label} holds half of a character (\\ud800 to \\udfff alone)") from None
+    return value
+
+
+def texts(record: Any, name: str, of: str = "") -> list[str]:
+    """Return the text in field `name`, or the texts of the list there. Raises SkipRow as `text`, and where it is []."""
+    value = field(record, name, of)
+    if not isinstance(value, list):
+        return [text(record, name, of)]
+    if not value:
+        raise SkipRow(f"{_label(name, of)} holds an empty list")
+    return [text({name: one}, name, of) for one in value]
+
+
+def items(record: Any, name: str, of: str = "") -> list:
+    """Return the list in field `name`, of whatever it holds. Raises SkipRow where there is none, or an empty one."""
+    label, value = _label(name, of), field(record, name, of)
+    if not isinstance(value, list):
+        raise SkipRow(f"{label} holds {kind(value)}" + ("" if value is None else ", not a list"))
+    if not value:
+        raise SkipRow(f"{label} holds an empty list")
+    return value
+
+
+def field(record: Any, name: str, of: str = "") -> Any:
+    """Return what field `name` holds. Raises SkipRow where there is no such field, or `record` has no fields."""
+    if not isinstance(record, Mapping):
+        raise SkipRow(f"{of or 'the row'} is {kind(record)}, not an object")
+    if name not in record:
+        raise SkipRow(f"{_label(name, of)} is missing")
+    return record[name]
+
+
+def kind(value: Any) -> str:
+    """Return what JSON calls the type of `value`, with its article."""
+    if value is None:
+        return "null"
+    if value != value:  # pandas writes it for a text that is missing
+        return "NaN"
+    return KINDS.get(type(value), f"a {type(value).__name__}")
+
+
+def _label(name: str, of: str) -> str:
+    return f"{name!r} of {of}" if of else f"column {name!r}"
+
+
+def spread(parts: Iterable, rows_of: Callable[[Any], list[dict | SkipRow]]) -> list[dict | SkipRow]:
+    """Return the rows of all parts of a record; of a part that cannot be trained on, its SkipRow instead."""
+    rows: list[dict | SkipRow] = []
+    for part in parts:
+        try:
+            rows += rows_of(part)
+        except SkipRow as skip:
+            rows.append(skip.with_traceback(None))  # a traceback would keep the record in memory
+    return rows
+
+
+def pairs(prompt: str, answers: list[str]) -> list[dict]:
+    """Return one row for each answer to `prompt`."""
+    return [{"input": prompt, "output": answer} for answer in answers]

@@ -1,0 +1,372 @@
+"""What the data is like: numbers of the tokenized rows, what was dropped and cut, which flags would fit better.
+
+    report = build_report(sources, {"train": train, "eval": held_out}, {"padding_share": 0.03}, args, duplicates)
+    print(format_report(report))
+    write_report(report, args.output_dir)  # data_report.json
+
+A quantile is a length that occurs: p99 is the shortest that at least 99 % of the rows do not exceed.
+"""
+
+import json
+import math
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+REPORT_FILE = "data_report.json"
+PERCENTS = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
+COLUMNS = ("length", "source_tokens", "target_tokens", "source_cut", "target_cut", "supervised")
+LIMITS = ("source_max_len", "target_max_len", "train_on_source", "max_steps")
+BATCHING = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "max_tokens_per_batch",
+    "packing",
+    "train_sampling_strategy",
+)
+WHOLE_EPOCH = ("group_by_length", "batch_rebalance")  # orders of the library that sort more than the rows of a step
+ROUND_TO = 64  # tokens; what is advised is a round number
+MUCH_PADDING = 0.15  # of the tokens of a batch
+FEW_SUPERVISED = 0.05  # of the tokens of the rows
+MANY_PASSES = 10  # over the same rows
+FEWER_PASSES = 0.5  # what is advised takes at most this share of the micro-batches
+PLACES_SHOWN = 5
+WIDTH = 118  # characters of a printed line
+
+
+# The numbers
+
+
+def describe(dataset: Any) -> dict[str, Any]:
+    """Return the numbers of a tokenized split; every length is in tokens, every share between 0 and 1.
+
+    Args:
+        dataset: a `datasets.Dataset` with the integer columns of COLUMNS: `length` after the cuts, `source_tokens` and
+            `target_tokens` before them, `source_cut` and `target_cut` cut off, `supervised` labels that count.
+
+    Returns:
+        rows: how many.
+        tokens: all of them, after the cuts.
+        source, target: p50, p90, p99 and max before the cuts, and `cut`: see `_describe_cut`.
+        whole: the same of whole rows, p50 to max after the cuts.
+        supervised: tokens, tokens per_row (mean), share of all tokens, and rows_without any.
+    """
+    from data.tokens import column  # brings torch
+
+    length, source, target, source_cut, target_cut, supervised = (column(dataset, name) for name in COLUMNS)
+    rows, tokens, counted = len(length), int(length.sum()), int(supervised.sum())
+    return {
+        "rows": rows,
+        "tokens": tokens,
+        "source": _quantiles(source) | {"cut": _describe_cut(source_cut, source)},
+        "target": _quantiles(target) | {"cut": _describe_cut(target_cut, target)},
+        "whole": _quantiles(length) | {"cut": _describe_cut(source_cut + target_cut, source + target)},
+        "supervised": {
+            "tokens": counted,
+            "per_row": _share(counted, rows),
+            "share": _share(counted, tokens),
+            "rows_without": int((supervised == 0).sum()),
+        },
+    }
+
+
+def _quantiles(values: Any) -> dict[str, int]:
+    """Return p50, p90, p99 and max of an integer array (rows,); 0 where there is no row."""
+    import numpy
+
+    ordered = numpy.sort(values)
+    # In whole numbers, as 0.99 * rows would round up past the row that is meant.
+    return {
+        name: int(ordered[-(-percent * len(ordered) // 100) - 1]) if len(ordered) else 0
+        for name, percent in PERCENTS.items()
+    }
+
+
+def _describe_cut(cut: Any, tokens: Any) -> dict[str, Any]:
+    """Return what limits took from texts: rows and tokens with their shares; p99 and max are tokens cut from one row.
+
+    Args:
+        cut: integer array (rows,), tokens cut off.
+        tokens: integer array (rows,), tokens before that.
+    """
+    rows, lost = int((cut > 0).sum()), int(cut.sum())
+    largest = _quantiles(cut)
+    return {
+        "rows": rows,
+        "rows_share": _share(rows, len(cut)),
+        "tokens": lost,
+        "tokens_share": _share(lost, int(tokens.sum())),
+        "p99": largest["p99"],
+        "max": largest["max"],
+    }
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+# The report
+
+
+def build_report(
+    sources: Sequence[Mapping],
+    splits: Mapping[str, Any],
+    padding: Mapping,
+    args: Any,
+    duplicates: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """Return what goes to data_report.json.
+
+    Args:
+        sources: for each file or data set: source, format, records, rows, dropped ({reason: {"rows": how many,
+            "places": the first line numbers}}), and, where they apply, unit ("line" unless given), used (rows), weight
+            and use ("train", "eval" or "both").
+        splits: `train` and `eval`, each a tokenized `datasets.Dataset` or None.
+        padding: what `data.batching.padding_share` found of the training batches, with `padding` as `padding_share`,
+            and the `strategy` it was asked for; may be empty.
+        args: every flag; those that are absent are left out.
+        duplicates: how many rows of `train` and of `eval` repeat another one there, and how many of eval are in `both`.
+
+    Returns:
+        sources and duplicates as given; train and eval as `describe` has them, or None; limits and batching: the
+        flags that cut and batch, the latter with rows_per_step (of all processes) and what `padding` holds;
+        advice: see `advise`.
+    """
+    batching = {name: getattr(args, name) for name in BATCHING if hasattr(args, name)}
+    report = {
+        "sources": [dict(source) for source in sources],
+        "train": None if splits.get("train") is None else describe(splits["train"]),
+        "eval": None if splits.get("eval") is None else describe(splits["eval"]),
+        "duplicates": dict(duplicates or {}),
+        "limits": {name: getattr(args, name) for name in LIMITS if hasattr(args, name)},
+        "batching": batching | {"rows_per_step": _rows_per_step(batching)} | dict(padding),
+    }
+    return report | {"advice": advise(report)}
+
+
+def _rows_per_step(batching: Mapping) -> int:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    return batching.get("per_device_train_batch_size", 1) * batching.get("gradient_accumulation_steps", 1) * processes
+
+
+def write_report(report: Mapping, output_dir: str | Path) -> Path:
+    """Write data_report.json whole or not at all, and return its path."""
+    path = Path(output_dir) / REPORT_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{REPORT_FILE}.{os.getpid()}")
+    unfinished.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+    return path
+
+
+# Advice
+
+
+def advise(report: Mapping) -> list[str]:
+    """Return flag values that would fit the data better, one line each, with the numbers that say so.
+
+    Limits that are longer than needed are passed over: rows are padded to the longest one of their batch, not to a
+    limit.
+    """
+    split = report["train"] or report["eval"]
+    if not split or not split["rows"]:
+        return []
+    lines = [_advise_target(split, report["limits"]), _advise_source(split, report["limits"])]
+    if report["train"]:
+        lines += [
+            _advise_padding(report["batching"]),
+            _advise_micro_batches(split, report["batching"]),
+            _advise_passes(split, report),
+            _advise_supervision(split, report["limits"]),
+        ]
+    return [line for line in lines if line]
+
+
+def _longer_limit(cut: Mapping, limit: int) -> tuple[int, str] | None:
+    """Return a limit that cuts next to nothing and how many rows it holds whole; all where that costs little more."""
+    if not cut["rows"]:
+        return None
+    most, every = (-(-(limit + cut[name]) // ROUND_TO) * ROUND_TO for name in ("p99", "max"))
+    if every <= 1.25 * most:
+        return every, "all of them"
+    return (most, "99%") if cut["p99"] else None
+
+
+def _advise_target(split: Mapping, limits: Mapping) -> str | None:
+    return _advise_limit("target_max_len", split["target"]["cut"], limits, "lose the end of an answer", "answer")
+
+
+def _advise_source(split: Mapping, limits: Mapping) -> str | None:
+    return _advise_limit("source_max_len", split["source"]["cut"], limits, "lose a part of the prompt", "prompt")
+
+
+def _advise_limit(flag: str, cut: Mapping, limits: Mapping, what: str, kind: str) -> str | None:
+    limit = limits.get(flag)
+    longer = _longer_limit(cut, limit) if limit else None
+    return longer and (
+        f"--{flag} {longer[0]} (now {limit}): {_percent(cut['rows_share'])} of the rows {what}, "
+        f"{_percent(cut['tokens_share'])} of all {kind} text; {longer[0]} keeps {longer[1]} whole, at more memory"
+    )
+
+
+def _advise_padding(batching: Mapping) -> str | None:
+    share = batching.get("padding_share")
+    if not share or share <= MUCH_PADDING or batching.get("train_sampling_strategy") in WHOLE_EPOCH:
+        return None
+    what = f"{_percent(share)} of what is computed is padding"
+    if batching.get("strategy") == "random":
+        return (
+            f"--group_by_length True: {what}; rows of a step that are alike in length need less of it, --packing none"
+        )
+    return f"--packing True: {what}, though rows of a step are batched by length; packed rows need none"
+
+
+def _advise_micro_batches(split: Mapping, batching: Mapping) -> str | None:
+    """Advise to fill micro-batches with tokens where most are far smaller than the largest, which fits as it is."""
+    now, largest = batching.get("micro_batches"), batching.get("largest")
+    if not now or not largest or batching.get("strategy") not in ("random", "split"):
+        return None
+    if batching.get("train_sampling_strategy") in WHOLE_EPOCH:
+        return None
+    budget = -(-largest // ROUND_TO) * ROUND_TO
+    mean = split["tokens"] / split["rows"]
+    passes = math.ceil(split["rows"] / batching["steps"] / (budget // mean))
+    if passes > FEWER_PASSES * now:
+        return None
+    return (
+        f"--max_tokens_per_batch {budget}: the same steps in about {passes:,} micro-batches each, not {now:,.0f}; the "
+        f"largest has {largest:,} tokens now, a row {mean:,.0f} on average, so memory stays as it is"
+    )
+
+
+def _advise_passes(split: Mapping, report: Mapping) -> str | None:
+    steps, rows = report["limits"].get("max_steps"), report["batching"].get("rows_per_step")
+    if not steps or not rows or steps * rows <= MANY_PASSES * split["rows"]:
+        return None
+    passes = steps * rows / split["rows"]
+    return (
+        f"--max_steps -1 --num_train_epochs 3: {steps:,} steps of {rows:,} rows are {passes:,.0f} passes over "
+        f"{split['rows']:,} rows, which are then learned by heart"
+    )
+
+
+def _advise_supervision(split: Mapping, limits: Mapping) -> str | None:
+    share = split["supervised"]["share"]
+    if not 0 < share < FEW_SUPERVISED or limits.get("train_on_source"):
+        return None
+    return (
+        f"--train_on_source True: only {_percent(share)} of the tokens are supervised; with long prompts and short "
+        "answers, learning the prompts too often helps (https://arxiv.org/abs/2405.14394)"
+    )
+
+
+# The text
+
+
+def format_report(report: Mapping) -> str:
+    """Return the report as text for a terminal: where rows went, a table of lengths, batching, advice."""
+    splits = {name: report[name] for name in ("train", "eval") if report[name]}
+    sizes = ", ".join(f"{split['rows']:,} {name}" for name, split in splits.items())
+    lines = ["data report"]
+    for source in report["sources"]:
+        lines += _block("read", [_read(source)]) + _block("dropped", _dropped(source))
+    lines += _block("split", [sizes or "no rows"])
+    lines += _block("duplicates", _duplicates(report["duplicates"]))
+    lines += _table(splits)
+    lines += _block("supervised", [f"{name}: {_supervised(split['supervised'])}" for name, split in splits.items()])
+    lines += _block("batching", [_batching(report["batching"])] if report["train"] else [])
+    return "\n".join(lines + _block("advice", report["advice"]))
+
+
+def _block(label: str, texts: Sequence[str]) -> list[str]:
+    """Return the lines of each text, folded, the first one after its label."""
+    lines = []
+    for text in texts:
+        lines += textwrap.wrap(text, WIDTH - 15, break_long_words=False, break_on_hyphens=False)
+    return [f"  {label + ':' if number == 0 else '':<13}{line}" for number, line in enumerate(lines)]
+
+
+def _percent(share: float) -> str:
+    """Return a share as text that never rounds something to nothing."""
+    return f"{share:.1%}" if share >= 0.0005 or share == 0 else "under 0.1%"
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row" if count == 1 else f"{count:,} rows"
+
+
+def _read(source: Mapping) -> str:
+    lost = sum(what["rows"] for what in source.get("dropped", {}).values())
+    made = source["rows"] + lost
+    read = _rows(made) if made == source["records"] else f"{_rows(made)} from {source['records']:,} records"
+    said = f"{source['source']} ({source['format']}): {read}, {lost:,} dropped, {source['rows']:,} kept"
+    if source.get("weight") is not None:
+        said += f", {source.get('used', source['rows']):,} used (weight {source['weight']:g})"
+    return said + ("; for evaluation" if source.get("use") == "eval" else "")
+
+
+def _dropped(source: Mapping) -> list[str]:
+    """Return a text for each reason: how many rows, and where the first of them stand."""
+    texts, unit = [], source.get("unit", "line")
+    for reason, what in source.get("dropped", {}).items():
+        places = what["places"][:PLACES_SHOWN]
+        more = f" and {what['rows'] - len(places):,} more" if what["rows"] > len(places) else ""
+        where = f"{unit if what['rows'] == 1 else unit + 's'} {', '.join(map(str, places))}{more}"
+        texts.append(f"{_rows(what['rows'])} ({where}): {reason}")
+    return texts
+
+
+def _duplicates(counts: Mapping[str, int]) -> list[str]:
+    lines = [
+        f"{_rows(counts[name])} of {name} repeat{'s' if counts[name] == 1 else ''} an earlier one"
+        for name in ("train", "eval")
+        if counts.get(name)
+    ]
+    if counts.get("both"):
+        which = f"{_rows(counts['both'])} of eval {'is' if counts['both'] == 1 else 'are'} in train too"
+        lines.append(f"{which}: what is measured there flatters")
+    return lines
+
+
+def _table(splits: Mapping[str, Mapping]) -> list[str]:
+    """Return the lengths of each split, in aligned columns; nothing where there is no row."""
+    if not splits:
+        return []
+    cells = [["tokens:", *PERCENTS, "rows cut", "tokens cut"]]
+    for split, numbers in splits.items():
+        for part in ("source", "target", "whole"):
+            found, cut = numbers[part], numbers[part]["cut"]
+            lost = [
+                f"{cut[what]:,} ({_percent(cut[what + '_share'])})" if cut[what] else "0" for what in ("rows", "tokens")
+            ]
+            cells.append([f"  {split} {part}", *(f"{found[name]:,}" for name in PERCENTS), *lost])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for name, *row in cells:
+        right = "  ".join(cell.rjust(max(width, 6)) for cell, width in zip(row, widths[1:], strict=True))
+        lines.append(f"  {name.ljust(max(widths[0], 13))}  {right}")
+    limited = any(numbers["whole"]["cut"]["rows"] for numbers in splits.values())
+    return lines + (["    source and target before the cuts, whole after them"] if limited else [])
+
+
+def _supervised(counts: Mapping) -> str:
+    without = f"; {_rows(counts['rows_without'])} without any" if counts["rows_without"] else ""
+    return f"{counts['tokens']:,} tokens, {counts['per_row']:,.1f} per row, {_percent(counts['share'])} of all{without}"
+
+
+def _batching(batching: Mapping) -> str:
+    rows = _rows(batching.get("per_device_train_batch_size", 1))
+    if batching.get("train_sampling_strategy") in WHOLE_EPOCH:  # in which nothing was counted
+        return f"micro-batches of {rows}, {batching['train_sampling_strategy']}"
+    made = {
+        "random": f"of {rows} as they come",
+        "split": f"of {rows} by length within a step",
+        "budget": f"of up to {batching.get('max_tokens_per_batch') or 0:,} tokens by length within a step",
+        "packed": "packed from the rows of a step",
+    }.get(batching.get("strategy"), f"of {rows}")
+    share, count = batching.get("padding_share"), batching.get("micro_batches")
+    counts = [] if share is None else [f"{_percent(share)} padding"]
+    counts += [] if count is None else [f"{count:,.1f} a step", f"the largest of {batching['largest']:,} tokens"]
+    return f"micro-batches {made}" + (f": {', '.join(counts)}" if counts else "")

@@ -1,0 +1,237 @@
+"""Records → formatted rows on disk, with an account of every one that was dropped.
+
+    rows, account = format_source(open_file("my.jsonl"), None, cache_directory(args))
+
+The rows lie in an Arrow file that is mapped into memory, not read into it. Its name is a key of the file's content and
+of the code that formats it: the same file is formatted once, and a changed file or formatter never meets old rows.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data.files import Source
+from data.formats import DataError, Format, SkipRow, as_question, detect_format
+
+BATCH = 1000  # rows written at once
+TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+# What a row holds: `input` and `output` for people and predictions.jsonl, `messages` and `tools` (JSON) where it is a
+# conversation, the record's other fields (JSON), where it stood (line, row or paragraph: `unit`), and a hash of what is
+# trained on.
+# `splits` says that a long text becomes several rows instead of being cut.
+COLUMNS = ("input", "output", "messages", "tools", "fields", "file", "unit", "place", "splits", "key")
+# The modules that decide what the rows of a source are.
+FORMATTING = tuple(
+    f"{name}.py" for name in ("conversations", "fields", "files", "formats", "json_records", "rows", "sources", "tasks")
+)
+
+
+@dataclass
+class Account:
+    """What became of the records of one source: `made` rows = `dropped` ones and `kept` ones."""
+
+    source: str
+    unit: str
+    format: str = ""
+    records: int = 0
+    kept: int = 0
+    dropped: dict[str, list[int]] = field(default_factory=dict)  # reason → places
+    columns: list[str] = field(default_factory=list)  # of the first record
+
+    @property
+    def made(self) -> int:
+        return self.kept + sum(map(len, self.dropped.values()))
+
+    def drop(self, reason: str, place: int) -> None:
+        self.dropped.setdefault(reason, []).append(place)
+
+    def lines(self) -> list[str]:
+        """Return one line with the counts and one for each reason, with the first places."""
+        rows, records = (
+            f"{n:,} {name}{'' if n == 1 else 's'}" for n, name in ((self.made, "row"), (self.records, "record"))
+        )
+        read = f"{rows} read" if self.made == self.records else f"{rows} from {records} read"
+        said = [f"{self.source} ({self.format}): {read}, {self.made - self.kept:,} dropped, {self.kept:,} kept"]
+        for reason, places in self.dropped.items():
+            first = ", ".join(f"{place:,}" for place in places[:5])
+            more = f" and {len(places) - 5:,} more" if len(places) > 5 else ""
+            unit = self.unit if len(places) == 1 else f"{self.unit}s"
+            said.append(f"{self.source}: {len(places):,} dropped: {reason}: {unit} {first}{more}")
+        return said
+
+
+def cache_directory(args: Any) -> Path:
+    """Return the folder of formatted and tokenized rows: in `--cache_dir`, else in that of `datasets`."""
+    import datasets
+
+    directory = Path(getattr(args, "cache_dir", None) or datasets.config.HF_DATASETS_CACHE).expanduser() / "qlora"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            return directory
+    except OSError as error:
+        raise cannot_write(directory, error) from error
+
+
+def cannot_write(directory: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{directory} cannot be written ({error.strerror or error}); prepared rows are kept there\n"
+        "give another place with --cache_dir DIR or the variable HF_DATASETS_CACHE"
+    )
+
+
+def code_digest(names: tuple[str, ...]) -> str:
+    """Return a digest of the source of modules beside this one."""
+    return hashlib.sha256(b"\0".join(Path(__file__).with_name(name).read_bytes() for name in names)).hexdigest()
+
+
+def key_of(*parts: Any) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def format_source(source: Source, row: Format | None, cache: Path, questions: bool = False) -> tuple[Any, Account]:
+    """Return the formatted rows of a source as a memory-mapped `datasets.Dataset`, and the account of them.
+
+    Args:
+        source: what to read.
+        row: the format; None detects it from the first record.
+        cache: folder for prepared rows.
+        questions: keep records that lack their answer, to predict one; their `output` is empty.
+
+    Raises:
+        DataError: the source cannot be read, no format fits, or no row is left.
+    """
+    import datasets
+
+    code = code_digest(FORMATTING)
+    place = cache / f"rows-{key_of(source.digest, source.name, row and row.name, questions, code)}"
+    if not all((place / name).is_file() for name in ("rows.arrow", "account.json")):
+        try:
+            _write(source, row, place, questions)
+        except OSError as error:
+            raise cannot_write(cache, error) from error
+    account = Account(**json.loads((place / "account.json").read_text(encoding="utf-8")))
+    if not account.kept:
+        columns = f"columns of the first record: {', '.join(map(repr, account.columns)) or 'none'}"
+        raise DataError("\n".join(["no rows are left to train or evaluate on", *account.lines(), columns]))
+    return datasets.Dataset.from_file(str(place / "rows.arrow")), account
+
+
+def _write(source: Source, row: Format | None, place: Path, questions: bool) -> None:
+    """Write rows.arrow and account.json under other names first, so that a cut run leaves nothing to trust.
+
+    Two processes may write the same at once: each puts whole files in place, of the same content.
+    """
+    import pyarrow
+
+    text = {name: pyarrow.large_string() for name in COLUMNS[:5]}
+    numbers = {"place": pyarrow.int64(), "splits": pyarrow.bool_(), "key": pyarrow.int64()}
+    schema = pyarrow.schema({**text, "file": pyarrow.string(), "unit": pyarrow.string(), **numbers})
+    account = Account(source.name, source.unit)
+    with tempfile.TemporaryDirectory(dir=place.parent) as partial:
+        with pyarrow.OSFile(f"{partial}/rows.arrow", "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
+            rows = _with_progress(_format(source, row, account, questions), source.name)
+            while batch := list(itertools.islice(rows, BATCH)):
+                writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema))
+        Path(partial, "account.json").write_text(json.dumps(asdict(account)), encoding="utf-8")
+        place.mkdir(exist_ok=True)
+        for name in ("rows.arrow", "account.json"):
+            os.replace(f"{partial}/{name}", place / name)
+
+
+def _with_progress(rows: Iterator[dict], name: str) -> Iterator[dict]:
+    from datasets.utils import tqdm
+
+    # delay: a bar for what takes under two seconds only flickers.
+    return iter(tqdm(rows, desc=f"reading {Path(name).name}", unit=" rows", delay=2))
+
+
+def _format(source: Source, row: Format | None, account: Account, questions: bool) -> Iterator[dict]:
+    """Give the rows of a source and keep account of those and of the dropped ones."""
+    for place, record in source.records():
+        account.records += 1
+        row = row or _detect(source, place, record, questions)
+        account.format, account.columns = row.name, account.columns or list(record)
+        others = {name: value for name, value in record.items() if name not in row.consumed}
+        for example in _examples(as_question(record, row) if questions else record, row):
+            reason = str(example) if isinstance(example, SkipRow) else _why_unusable(example, questions)
+            if reason is None:
+                account.kept += 1
+                known = {"file": source.name, "unit": source.unit, "place": place, "splits": row.name == "text"}
+                yield _row(example, questions) | known | {"fields": json.dumps(others, default=str)}
+            else:
+                account.drop(reason, place)
+    if not account.records:
+        raise DataError(f"{source.name}: it holds no rows, and at least one is needed")
+
+
+def _detect(source: Source, place: int, record: dict, questions: bool) -> Format:
+    try:
+        return detect_format(record, questions)
+    except DataError as error:
+        header = "\nthe first line has to hold the names of the columns" if source.name.endswith(TABLES) else ""
+        raise DataError(f"{source.name}, {source.unit} {place}: {error}{header}") from error
+
+
+def _examples(record: dict, row: Format) -> list[dict | SkipRow]:
+    try:
+        made = row.convert(record)
+    except SkipRow as skip:
+        return [skip]
+    return made if isinstance(made, list) else [made]
+
+
+def _why_unusable(example: dict, questions: bool) -> str | None:
+    if "messages" in example:
+        answers = [message["content"] for message in example["messages"] if message["supervised"]]
+    else:
+        answers = [example["output"]]
+    return None if questions or any(answer.strip() for answer in answers) else "an empty answer"
+
+
+def _row(example: dict, questions: bool) -> dict:
+    messages, tools = example.get("messages"), example.get("tools")
+    if messages is not None:
+        # An empty answer would teach the model to stop at once; that of a question is the last one, to be predicted.
+        asked = [questions and turn is messages[-1] for turn in messages]
+        supervised = [
+            m["supervised"] and (q or bool(m["content"].strip())) for m, q in zip(messages, asked, strict=True)
+        ]
+        messages = [m | {"supervised": learned} for m, learned in zip(messages, supervised, strict=True)]
+        example = _last_exchange(messages)
+    row = {
+        "input": example["input"],
+        "output": example["output"] if example["output"].strip() else "",
+        "messages": None if messages is None else json.dumps(messages),
+        "tools": None if tools is None else json.dumps(tools),
+    }
+    learned = repr(list(row.values())).encode()
+    return row | {"key": int.from_bytes(hashlib.blake2b(learned, digest_size=8).digest(), "big", signed=True)}
+
+
+def _last_exchange(messages: list[dict]) -> dict[str, str]:
+    """Return the last supervised answer of a conversation as `output`, and the turn before it as `input`."""
+    last = max(number for number, message in enumerate(messages) if message["supervised"])
+    return {"input": messages[last - 1]["content"] if last else "", "output": messages[last]["content"]}
+
+
+def fields_of(row: dict) -> dict[str, Any]:
+    """Return the fields of the record that a row was made from, with `input` and `output` as they were trained.
+
+    A question without an answer has no `output`. A row that was not made here is its own fields.
+    """
+    if "fields" not in row:
+        return dict(row)
+    fields = json.loads(row["fields"]) | {"input": row["input"], "output": row["output"]}
+    if not row["output"]:
+        del fields["output"]
+    if row["messages"] is not None:
+        turns = json.loads(row["messages"])[: None if row["output"] else -1]
+        fields["messages"] = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+    return fields

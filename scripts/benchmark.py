@@ -1,0 +1,145 @@
+"""Rows per second and padding of each way to make micro-batches of the same rows, against random ones, in one run.
+
+    python -m scripts.benchmark                                     # demo rows, a random Llama of 4 layers of 256
+    python -m scripts.benchmark --dataset alpaca_data.json --model DIR --rows 512 -- --bf16
+    python -m scripts.benchmark --hidden 512 --layers 8 --batch 4 --accumulation 16 --max_tokens 4096
+
+Every way trains one epoch on the same rows, in steps of the same size, from the same weights. Flags behind `--` go to
+all of them. Rows per second leave out the first step, which also builds what later ones find ready. Absolute numbers
+are this machine's; the ratios are what to read.
+"""
+
+import argparse
+import contextlib
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+DEMO = Path(__file__).resolve().parent.parent / "data" / "demo"
+
+
+def ways(options: argparse.Namespace) -> dict[str, list[str]]:
+    """Name → the flags that ask for it."""
+    budget = str(options.max_tokens)
+    return {
+        "random, fixed size": ["--group_by_length", "False"],
+        "split by length": [],
+        f"at most {options.max_tokens:,} tokens": ["--max_tokens_per_batch", budget],
+        f"packed, {options.max_tokens:,} tokens": ["--packing", "--max_tokens_per_batch", budget],
+    }
+
+
+def make_model(directory: str, hidden: int, layers: int) -> str:
+    """Save a random Llama with the demo's tokenizer; gives its directory."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(DEMO / "base")
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        intermediate_size=8 * hidden // 3 // 64 * 64,
+        num_hidden_layers=layers,
+        num_attention_heads=max(hidden // 64, 1),
+    )
+    LlamaForCausalLM(config).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def now() -> float:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def measure(argv: list[str]) -> dict[str, float]:
+    """Train one epoch; gives rows per second, padding (share of the tokens computed) and peak GPU memory in GB."""
+    import torch
+    from transformers import TrainerCallback, set_seed
+
+    from data.loading import make_data_module
+    from training.arguments import parse
+    from training.model import get_accelerate_model
+    from training.trainer import TrainingArguments, build_trainer
+
+    class Clock(TrainerCallback):
+        def __init__(self):
+            self.ends: list[float] = []
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any):
+            self.ends.append(now())
+
+    clock = Clock()
+    model_args, data_args, training_args, generation_args = parse(TrainingArguments, argv)
+    args = argparse.Namespace(**vars(model_args), **vars(data_args), **vars(training_args))
+    set_seed(args.seed)
+    model, tokenizer = get_accelerate_model(args, None)
+    module = make_data_module(tokenizer, args)
+    trainer = build_trainer(model, tokenizer, training_args, generation_args, module)
+    trainer.add_callback(clock)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    trainer.train()
+    rows = module["train_dataset"]
+    tokens = sum(int(module["data_collator"]([row])["attention_mask"].sum()) for row in rows)
+    first = args.per_device_train_batch_size * args.gradient_accumulation_steps  # rows of the first step
+    return {
+        "rate": (len(rows) - first) / (clock.ends[-1] - clock.ends[0]),
+        "padding": 1 - tokens / trainer.state.num_input_tokens_seen,
+        "memory": torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0,
+    }
+
+
+def hardware() -> str:
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{gpu}, {platform.machine()}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads"
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Measure every way and print the table."""
+    # What is measured speaks too: that goes to stderr.
+    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(sys.stderr):
+        model = options.model or make_model(f"{scratch}/model", options.hidden, options.layers)
+        shared = ["--model_name_or_path", model, "--dataset", options.dataset, "--output_dir", f"{scratch}/out"]
+        shared += ["--max_train_samples", str(options.rows), "--max_steps", "-1", "--num_train_epochs", "1"]
+        shared += ["--per_device_train_batch_size", str(options.batch), "--save_strategy", "no"]
+        shared += ["--gradient_accumulation_steps", str(options.accumulation), "--disable_tqdm", "True"]
+        shared += ["--source_max_len", "384", "--target_max_len", "128", "--include_num_input_tokens_seen"]
+        found = {name: measure([*shared, *flags, *options.flags]) for name, flags in ways(options).items()}
+    print(f"    {shlex.join(['python', '-m', 'scripts.benchmark', *sys.argv[1:]])}")
+    print(f"    {hardware()}, {date.today()}; {options.rows} rows, {options.batch} x {options.accumulation} a step\n")
+    print("| micro-batches | padding | rows/s | ratio | peak GPU GB |\n|---|--:|--:|--:|--:|")
+    random_rate = next(iter(found.values()))["rate"]
+    for name, row in found.items():
+        memory = f"{row['memory']:.1f}" if row["memory"] else "–"
+        print(f"| {name} | {row['padding']:.1%} | {row['rate']:.2f} | {row['rate'] / random_rate:.2f} | {memory} |")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default=str(DEMO / "train.jsonl"), help="file whose first rows are trained on")
+    parser.add_argument("--model", help="directory of a base model (default: a random Llama)")
+    parser.add_argument("--hidden", type=int, default=256, help="hidden size of the random Llama")
+    parser.add_argument("--layers", type=int, default=4, help="layers of the random Llama")
+    parser.add_argument("--rows", type=int, default=512, help="rows to train on, at least two steps of them")
+    parser.add_argument("--batch", type=int, default=4, help="rows of a micro-batch")
+    parser.add_argument("--accumulation", type=int, default=4, help="micro-batches of a step")
+    parser.add_argument("--max_tokens", type=int, default=1024, help="tokens of a micro-batch, padding included")
+    parser.add_argument("flags", nargs="*", help="flags of qlora.py for all, behind --")
+    compare(parser.parse_args(argv))
+
+
+if __name__ == "__main__":
+    main()

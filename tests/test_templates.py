@@ -1,0 +1,244 @@
+"""Conversations as text: what is supervised is every answer with the mark that closes it, and nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from data.formats import DataError, SkipRow
+from data.templates import DEFAULT_CHAT_TEMPLATE, ChatRenderer, choose_template
+
+TEMPLATES = Path(__file__).parent / "fixtures" / "templates"
+SYSTEM, HI, HELLO = ("system", "Be brief."), ("user", "Hi?"), ("assistant", "Hello.")
+WHY, BECAUSE = ("user", "Why?"), ("assistant", "Because 🙂 因为.")
+THOUGHT = "<think>\nhm\n</think>\n\n"
+
+
+def turns(*pairs, silent=()):
+    return [
+        {"role": role, "content": content, "supervised": role == "assistant" and number not in silent}
+        for number, (role, content) in enumerate(pairs)
+    ]
+
+
+@pytest.fixture
+def rendered(tiny_tokenizer):
+    """A function: template, turns → (the text, the supervised parts of it)."""
+
+    def render(template, *pairs, silent=(), tools=None):
+        choose_template(tiny_tokenizer, template if template == "default" else str(TEMPLATES / f"{template}.jinja"))
+        text, spans = ChatRenderer(tiny_tokenizer).render(turns(*pairs, silent=silent), tools)
+        return text, [text[start:end] for start, end in spans]
+
+    return render
+
+
+SHOWN = {
+    "default": [" Hello.</s>", " Because 🙂 因为.</s>"],
+    "llama-2-chat": [" Hello. </s>", " Because 🙂 因为. </s>"],
+    "llama-3-instruct": ["Hello.<|eot_id|>", "Because 🙂 因为.<|eot_id|>"],
+    "mistral-instruct": [" Hello.</s>", " Because 🙂 因为.</s>"],
+    "chatml": ["Hello.<|im_end|>", "Because 🙂 因为.<|im_end|>"],
+    "qwen3": ["Hello.<|im_end|>", "<think>\n\n</think>\n\nBecause 🙂 因为.<|im_end|>"],
+    "qwen3-thinking": ["Hello.<|im_end|>", "\n</think>\n\nBecause 🙂 因为.<|im_end|>"],
+    "gemma-2": ["Hello.<end_of_turn>", "Because 🙂 因为.<end_of_turn>"],
+    "zephyr": ["\nHello.</s>", "\nBecause 🙂 因为.</s>"],
+    "phi-3": ["Hello.<|end|>", "Because 🙂 因为.<|end|>\n</s>"],
+    "plain-turns": ["Hello.</s>", "Because 🙂 因为.</s>"],
+    "vicuna": [" Hello.</s>", " Because 🙂 因为.</s>"],
+}
+WITHOUT_SYSTEM = ("gemma-2", "mistral-instruct")
+
+
+@pytest.mark.parametrize("template", SHOWN)
+def test_every_answer_and_its_mark_over_several_turns(rendered, template):
+    assert rendered(template, HI, HELLO, WHY, BECAUSE)[1] == SHOWN[template]
+
+
+@pytest.mark.parametrize("template", SHOWN)
+def test_a_system_turn_is_shown_or_refused_and_never_supervised(rendered, template):
+    if template in WITHOUT_SYSTEM:
+        with pytest.raises(SkipRow, match="refuses it: (System role not supported|Conversation roles must alternate)"):
+            rendered(template, SYSTEM, HI, HELLO)
+        return
+    text, answers = rendered(template, SYSTEM, HI, HELLO, WHY, BECAUSE)
+    assert answers == SHOWN[template]
+    assert text.index("Be brief.") < text.index("Hi?")
+    assert rendered(template, ("system", ""), HI, HELLO, WHY, BECAUSE)[1] == SHOWN[template]
+
+
+@pytest.mark.parametrize("template", SHOWN)
+def test_the_prompt_is_what_generation_gets(rendered, tiny_tokenizer, template):
+    text, (first, last) = rendered(template, HI, HELLO, WHY, BECAUSE)
+    before = [{"role": role, "content": content} for role, content in (HI, HELLO, WHY)]
+    prompt = tiny_tokenizer.apply_chat_template(before, tokenize=False, add_generation_prompt=True)
+    assert text.startswith(prompt + last)
+    assert text.index(first) < text.index("Why?") < text.rindex(last)
+
+
+@pytest.mark.parametrize("template", SHOWN)
+def test_an_answer_that_stands_elsewhere_too_is_found_in_its_place(rendered, template):
+    """Templates put words of their own around an answer, and users say what the model says."""
+    first, last = SHOWN[template]
+    for answer in ("hi", "think", "think>", "USER", "a", "assistant", "</", "Hi?\n\nHi?", "1", "end|>", "⁂", "model"):
+        asked, again = ("user", answer), ("user", f"{answer} {answer}")
+        text, answers = rendered(template, asked, HELLO, again, ("assistant", answer))
+        assert answers == [first, last.replace("Because 🙂 因为.", answer)]
+        assert text.rstrip().endswith(answers[1])
+        text, answers = rendered(template, asked, ("assistant", answer), again, HELLO)
+        assert answers == [first.replace("Hello.", answer), last.replace("Because 🙂 因为.", "Hello.")]
+        assert text.rstrip().endswith(answers[1])
+
+
+@pytest.mark.parametrize("template", SHOWN)
+def test_white_space_of_an_answer_stays_inside(rendered, template):
+    marks = [part.partition(end)[2].strip() for part, end in zip(SHOWN[template], ("Hello.", "因为."), strict=True)]
+    for answer in ("  two\nlines  ", "\n\nlate", "early\n", "a  b\n\n\nc"):
+        text, answers = rendered(template, HI, ("assistant", answer), WHY, BECAUSE)
+        assert answers[0].endswith(marks[0])
+        assert answers[0].removesuffix(marks[0]).strip() == answer.strip()
+        text, answers = rendered(template, HI, ("assistant", answer))
+        assert answers[0].endswith(answer.strip() + text[text.rindex(answer.strip()) + len(answer.strip()) :].rstrip())
+        assert answers[0].endswith(marks[1])
+
+
+def test_turns_that_are_not_supervised_are_shown(rendered):
+    text, answers = rendered("chatml", HI, HELLO, WHY, BECAUSE, silent=(1,))
+    assert answers == ["Because 🙂 因为.<|im_end|>"]
+    assert "Hello.<|im_end|>" in text
+    assert rendered("chatml", HI, HELLO, WHY, BECAUSE, silent=(3,))[1] == ["Hello.<|im_end|>"]
+
+
+def test_an_answer_before_the_first_question(rendered):
+    """It has no prompt: nothing can be rendered of no turns."""
+    assert rendered("chatml", HELLO, WHY, BECAUSE)[1] == SHOWN["chatml"]
+    assert rendered("default", HELLO, WHY, BECAUSE)[1] == ["Hello.</s>", SHOWN["default"][1]]
+    assert rendered("default", HELLO, WHY) == ("<s>### Assistant: Hello.</s>\n### Human: Why?\n", ["Hello.</s>"])
+
+
+def test_default_template_shows_tools_and_their_results(rendered):
+    tools = [{"name": "add", "description": "é"}]
+    text, answers = rendered("default", SYSTEM, HI, ("assistant", "add 1"), ("tool", "2"), HELLO, tools=tools)
+    assert text == (
+        '<s>### Tools: [{"name": "add", "description": "é"}]\n### System: Be brief.\n### Human: Hi?\n'
+        "### Assistant: add 1</s>\n### Tool: 2\n### Assistant: Hello.</s>\n"
+    )
+    assert answers == [" add 1</s>", " Hello.</s>"]
+
+
+# Templates that show an answer in another way
+
+
+def test_thoughts_of_earlier_turns_are_left_out_and_the_last_is_kept(rendered):
+    thinking = ("assistant", THOUGHT + "Hello.")
+    assert rendered("qwen3", HI, thinking, WHY, ("assistant", THOUGHT + "So."))[1] == [
+        "Hello.<|im_end|>",
+        THOUGHT + "So.<|im_end|>",
+    ]
+    assert rendered("qwen3", HI, thinking, WHY, thinking)[1] == ["Hello.<|im_end|>", THOUGHT + "Hello.<|im_end|>"]
+    # Written otherwise than the template writes it.
+    assert rendered("qwen3", HI, ("assistant", "<think>hm</think>So."))[1] == [THOUGHT + "So.<|im_end|>"]
+
+
+def test_thoughts_before_a_tool_are_shown_until_the_next_question(rendered):
+    """The prompt of the second answer shows the first thought; the text, in which a question follows, does not."""
+    call = ("assistant", THOUGHT + "add 1")
+    text, answers = rendered("qwen3", HI, call, ("tool", "2"), HELLO, WHY, BECAUSE)
+    assert answers == ["add 1<|im_end|>", "Hello.<|im_end|>", "<think>\n\n</think>\n\nBecause 🙂 因为.<|im_end|>"]
+    assert "hm" not in text
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ messages[-1].content | upper }}{{ eos_token }}", "shows what is before the last answer differently"),
+        ("{% for m in messages %}{{ m.content | upper }}#{% endfor %}", "does not show an answer as it is"),
+        ("{% for m in messages %}{{ m.content[:4] }}#{% endfor %}", "does not show an answer as it is"),
+        (
+            "{% for m in messages %}{{ m.role }}{{ m.content if m.role == 'user' }}#{% endfor %}",
+            "does not show an answ",
+        ),
+        (
+            "{{ 'x' if add_generation_prompt }}{% for m in messages %}{{ m.content }}{% endfor %}",
+            "differently from a pr",
+        ),
+        ("{{ messages[0].absent.field }}", "refuses it: 'dict object' has no attribute 'absent'"),
+        ("{{ messages[0].content + 1 }}", "refuses it: "),
+    ],
+)
+def test_templates_that_cannot_be_trusted_drop_the_row_with_the_reason(tiny_tokenizer, template, reason):
+    tiny_tokenizer.chat_template = template
+    with pytest.raises(SkipRow, match=reason):
+        ChatRenderer(tiny_tokenizer).render(turns(HI, HELLO), None)
+
+
+def test_a_template_that_hides_where_an_answer_stands_is_not_trusted(tiny_tokenizer):
+    tiny_tokenizer.chat_template = "{% for m in messages %}{{ m.content | upper }}\n{% endfor %}"
+    with pytest.raises(SkipRow, match="does not show an answer as it is"):
+        ChatRenderer(tiny_tokenizer).render(turns(HI, ("assistant", "42"), ("user", "42")), None)
+
+
+def test_two_templates_in_one_tokenizer(tiny_tokenizer):
+    plain = "{% for m in messages %}{{ m.role + m.content }}<end>{% endfor %}{{ 'assistant' if add_generation_prompt }}"
+    tiny_tokenizer.chat_template = {"default": plain, "tool_use": "T" + plain.replace("<end>", "<stop>")}
+    assert choose_template(tiny_tokenizer, None) == "the tokenizer's own"
+    renderer = ChatRenderer(tiny_tokenizer)
+    text, [(start, end)] = renderer.render(turns(HI, HELLO), None)
+    assert text[start:end] == "Hello.<end>"
+    text, [(start, end)] = renderer.render(turns(HI, HELLO), [{"name": "add"}])
+    assert (text[0], text[start:end]) == ("T", "Hello.<stop>")
+    tiny_tokenizer.chat_template = {"other": plain}
+    with pytest.raises(SkipRow, match="refuses it: "):
+        ChatRenderer(tiny_tokenizer).render(turns(HI, HELLO), None)
+
+
+def test_a_usual_turn_is_rendered_once_for_the_text_and_once_for_its_prompt(tiny_tokenizer, monkeypatch):
+    choose_template(tiny_tokenizer, str(TEMPLATES / "chatml.jinja"))
+    renderer, calls = ChatRenderer(tiny_tokenizer), []
+    original = ChatRenderer._apply
+    monkeypatch.setattr(ChatRenderer, "_apply", lambda self, *a, **k: calls.append(a) or original(self, *a, **k))
+    renderer.render(turns(HI, HELLO, WHY, BECAUSE), None)
+    assert len(calls) == 3 + 1  # and the mark, once
+    renderer.render(turns(HI, HELLO), None)
+    assert len(calls) == 4 + 2
+
+
+# The choice
+
+
+def test_the_template_is_the_asked_one_then_the_tokenizers_own_then_the_default(tiny_tokenizer, tmp_path):
+    assert choose_template(tiny_tokenizer, None).endswith("as the tokenizer has none")
+    assert tiny_tokenizer.chat_template == DEFAULT_CHAT_TEMPLATE
+    tiny_tokenizer.chat_template = "own"
+    assert choose_template(tiny_tokenizer, None) == "the tokenizer's own"
+    assert tiny_tokenizer.chat_template == "own"
+    path = tmp_path / "my.jinja"
+    path.write_text("{% generation %}é{% endgeneration %}", encoding="utf-8")
+    assert choose_template(tiny_tokenizer, str(path)) == str(path)
+    assert tiny_tokenizer.chat_template == "{% generation %}é{% endgeneration %}"
+    assert choose_template(tiny_tokenizer, "default") == "the default one (### Human: … ### Assistant: …)"
+    assert tiny_tokenizer.chat_template == DEFAULT_CHAT_TEMPLATE
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, r"--chat_template .*none.jinja: cannot be read .*; give a Jinja file, or default"),
+        (b"\xff\xfe", "cannot be read"),
+        (b"a\n{% for %}", "none.jinja, line 2: not a Jinja template: Expected an expression"),
+    ],
+)
+def test_a_file_that_is_no_template_is_refused(tiny_tokenizer, tmp_path, content, said):
+    path = tmp_path / "none.jinja"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        choose_template(tiny_tokenizer, str(path))
+    assert not tiny_tokenizer.chat_template
+
+
+def test_the_template_is_saved_with_the_tokenizer(tiny_tokenizer, tmp_path):
+    from transformers import AutoTokenizer
+
+    choose_template(tiny_tokenizer, None)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).chat_template == DEFAULT_CHAT_TEMPLATE
