@@ -18,7 +18,7 @@ from typing import Any
 REPORT_FILE = "data_report.json"
 PERCENTS = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
 COLUMNS = ("length", "source_tokens", "target_tokens", "source_cut", "target_cut", "supervised")
-LIMITS = ("source_max_len", "target_max_len", "train_on_source", "max_steps")
+LIMITS = ("source_max_len", "target_max_len", "train_on_source", "max_steps", "context")
 BATCHING = (
     "per_device_train_batch_size",
     "gradient_accumulation_steps",
@@ -195,20 +195,26 @@ def _longer_limit(cut: Mapping, limit: int) -> tuple[int, str] | None:
 
 
 def _advise_target(split: Mapping, limits: Mapping) -> str | None:
-    return _advise_limit("target_max_len", split["target"]["cut"], limits, "lose the end of an answer", "answer")
+    return advise_limit("target_max_len", split["target"]["cut"], limits, "lose the end of an answer", "answer")
 
 
 def _advise_source(split: Mapping, limits: Mapping) -> str | None:
-    return _advise_limit("source_max_len", split["source"]["cut"], limits, "lose a part of the prompt", "prompt")
+    return advise_limit("source_max_len", split["source"]["cut"], limits, "lose a part of the prompt", "prompt")
 
 
-def _advise_limit(flag: str, cut: Mapping, limits: Mapping, what: str, kind: str) -> str | None:
-    limit = limits.get(flag)
+def advise_limit(flag: str, cut: Mapping, limits: Mapping, what: str, kind: str) -> str | None:
+    limit, context = limits.get(flag), limits.get("context")
     longer = _longer_limit(cut, limit) if limit else None
-    return longer and (
-        f"--{flag} {longer[0]} (now {limit}): {_percent(cut['rows_share'])} of the rows {what}, "
-        f"{_percent(cut['tokens_share'])} of all {kind} text; {longer[0]} keeps {longer[1]} whole, at more memory"
-    )
+    if longer is None:
+        return None
+    lost = f"{_percent(cut['rows_share'])} of the rows {what}, {_percent(cut['tokens_share'])} of all {kind} text"
+    rest = limits.get("target_max_len" if flag == "source_max_len" else "source_max_len", 0)
+    if context and longer[0] + rest > context:
+        return (
+            f"{lost}: with --{flag} {longer[0]} (now {limit}) {longer[1]} would be whole, but this model was made for "
+            f"{context:,} tokens in all"
+        )
+    return f"--{flag} {longer[0]} (now {limit}): {lost}; {longer[0]} keeps {longer[1]} whole, at more memory"
 
 
 def _advise_padding(batching: Mapping) -> str | None:

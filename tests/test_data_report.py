@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from data.report import build_report, describe, format_report, write_report
+from data.report import advise_limit, build_report, describe, format_report, write_report
 
 FLAGS = {
     "source_max_len": 1024,
@@ -368,3 +368,15 @@ def test_file_is_written_whole_or_not_at_all(tmp_path):
         write_report(report | {"sources": [object()]}, path.parent)
     assert path.read_text(encoding="utf-8") == text
     assert [child.name for child in path.parent.iterdir()] == ["data_report.json"]
+
+
+def test_advice_says_where_the_model_was_made_for_less():
+    limits = {"source_max_len": 256, "target_max_len": 128, "context": 512}
+    cut = {"rows": 5, "rows_share": 0.5, "tokens_share": 0.25, "p99": 700, "max": 700}
+    assert advise_limit("target_max_len", cut, limits, "lose the end of an answer", "answer") == (
+        "50.0% of the rows lose the end of an answer, 25.0% of all answer text: with --target_max_len 832 (now 128) "
+        "all of them would be whole, but this model was made for 512 tokens in all"
+    )
+    assert advise_limit("target_max_len", cut, limits | {"context": 4096}, "lose the end", "answer").startswith(
+        "--target_max_len 832 (now 128): 50.0%"
+    )

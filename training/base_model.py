@@ -119,11 +119,13 @@ def device_options(args: Any) -> dict[str, Any]:
 def check_context(args: Any, config: Any) -> None:
     """Say where rows may be longer than what the model was made for, and refuse where it has no place for them.
 
+    `args.context` becomes the number of tokens that it was made for, or None.
+
     Raises:
         ModelError: the positions are a learned table (GPT-2, OPT, …), which ends there.
     """
     text = config.get_text_config()
-    context = getattr(text, "max_position_embeddings", None)
+    args.context = context = getattr(text, "max_position_embeddings", None)
     answer = max(args.target_max_len, getattr(args, "max_new_tokens", 0) if args.do_predict else 0)
     longest = args.source_max_len + answer
     if context is None or longest <= context:

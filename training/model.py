@@ -23,6 +23,7 @@ from training.base_model import (
     weight_dtype,
 )
 from training.checkpoint import CheckpointError, adapter_directory, check_same_adapter
+from training.steps import check_packable
 from training.tokenizer import align_model_with_tokenizer, pad_token_for, smart_tokenizer_and_embedding_resize
 
 
@@ -30,10 +31,13 @@ def get_tokenizer(args: Any, checkpoint_dir: str | None) -> Any:
     """Load the tokenizer alone, with its pad token: all that the data needs, and in a moment.
 
     Raises:
-        ModelError: no such model, or sources and targets longer than its context.
+        ModelError: no such model, sources and targets longer than its context, or --packing with an architecture that
+            is not known to keep packed rows apart.
     """
     config = load_config(args, weights_of(args, checkpoint_dir))
     check_context(args, config)
+    if getattr(args, "packing", False) and args.do_train:
+        check_packable(config.model_type)
     tokenizer = load_tokenizer(args, checkpoint_dir, config)
     tokenizer.add_special_tokens({"pad_token": pad_token_for(tokenizer)})
     return tokenizer

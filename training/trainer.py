@@ -27,7 +27,7 @@ from training.arguments import ArgumentsError, FailedRunError, QLoRAArguments
 from training.callbacks import LogLineCallback, WatchLossCallback
 from training.checkpoint import SavingError, StopOnSignalCallback
 from training.loss import row_losses, supervised_logits, supervised_only, takes_logits_to_keep
-from training.steps import Step, StepSampler, all_tokens, check_packable, check_packing
+from training.steps import Step, StepSampler, all_tokens, check_packing
 
 LOADER_OPTIONS = (
     "num_workers", "pin_memory", "persistent_workers", "multiprocessing_context", "prefetch_factor", "in_order",
@@ -279,13 +279,8 @@ def build_trainer(
 
     Where `data_module` has a `train_collator`, which makes a list of micro-batches of the rows of a step, the trainer's
     own arguments count each step as one batch; `args` itself stays as it was given.
-
-    Raises:
-        ModelError: --packing with an architecture that is not known to keep packed rows apart.
     """
     step_collator = data_module.get("train_collator")
-    if args.packing and args.do_train:
-        check_packable(model.config.model_type)
     config = GenerationConfig(
         **generation.options(),
         eos_token_id=model.generation_config.eos_token_id,
