@@ -88,7 +88,7 @@ def run(argv: list[str]) -> int:
     check_sources(data_args)
     args = argparse.Namespace(**vars(model_args), **vars(data_args), **vars(training_args))
     if args.preview is not None:
-        return show_rows(args, get_tokenizer(args, None))
+        return show_rows(args)
     checkpoint, completed = find_start(training_args)
     vars(args).update(vars(training_args))  # which may train no more
     args.max_new_tokens = generation_args.max_new_tokens
@@ -117,15 +117,19 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def show_rows(args: Any, tokenizer: Any) -> int:
+def show_rows(args: Any) -> int:
     """Print the data report and rows as the model will see them."""
     from data.loading import make_data_module
     from data.preview import preview
+    from training.checkpoint import get_last_checkpoint
+    from training.model import get_tokenizer
 
+    tokenizer = get_tokenizer(args, get_last_checkpoint(args.output_dir)[0])  # which may have a chat template
     module = make_data_module(tokenizer, args)
-    print(
-        preview(module["train_dataset"] or module["eval_dataset"] or module["predict_dataset"], tokenizer, args.preview)
+    rows = next(
+        module[f"{use}_dataset"] for use in ("train", "eval", "predict") if module[f"{use}_dataset"] is not None
     )
+    print(f"\n{preview(rows, tokenizer, args.preview)}")
     return 0
 
 
@@ -137,10 +141,10 @@ def prepare_data(args: Any, training_args: Any, tokenizer: Any, checkpoint: str 
 
     with training_args.main_process_first(desc="preparing the data"):
         module = make_data_module(tokenizer, args)
-    args.data_digest = module["digest"]
+    args.data_digest, args.template_digest = module["digest"], module["template"]
     if checkpoint is not None:
         check_same_data(args, checkpoint)
-    if training_args.process_index == 0:
+    if args.do_train and training_args.process_index == 0:
         write_report(module["report"], args.output_dir)
     return module
 

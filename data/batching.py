@@ -10,7 +10,7 @@ are split is chosen. Sorting a whole epoch by length saves more padding and make
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,17 +40,17 @@ class StepCollator:
     max_tokens: int | None = None
     pack_length: int | None = None
 
-    def check(self, lengths: Sequence[int]) -> None:
+    def check(self, lengths: Sequence[int], name: Callable[[int], str] = "row {} of a step".format) -> None:
         """Refuse rows that fit into no micro-batch: to be asked before training, with the length of every row.
 
         Raises:
-            DataError: naming the longest row.
+            DataError: naming the longest row by `name`.
         """
         limit = self.max_tokens if self.pack_length is None else self.pack_length
         if limit is not None and lengths and max(lengths) > limit:
             row = longest_first(lengths)[0]
             raise DataError(
-                f"--max_tokens_per_batch {limit:,}: training row {row + 1:,} has {lengths[row]:,} tokens\n"
+                f"--max_tokens_per_batch {limit:,}: {name(row)} has {lengths[row]:,} tokens\n"
                 f"give at least --max_tokens_per_batch {lengths[row]}, or shorter --source_max_len and --target_max_len"
             )
 

@@ -28,7 +28,7 @@ from data.fields import DataError
 from data.json_records import read_json
 
 FILE_TYPES = ".json, .jsonl, .csv, .tsv, .txt (each also with .gz), .parquet"
-UNITS = {".parquet": "row", ".txt": "paragraph"}
+UNITS = {".parquet": "row"}
 BLOCK = 1 << 20  # bytes
 Records = Iterator[tuple[int, Any]]
 # What to do with files of other types.
@@ -69,7 +69,7 @@ class Source:
     Attributes:
         name: what messages call it: the path as it was given, or the name of a data set.
         records: starts a walk; gives (place, record) pairs.
-        unit: what a place counts, from 1: "line", "row" or "paragraph".
+        unit: what a place counts, from 1: "line" or "row".
         digest: changes whenever the content does.
         format: name of the format, where it is known without looking at the columns.
     """

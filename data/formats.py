@@ -302,7 +302,7 @@ def as_question(record: Mapping, row: Format) -> Mapping:
     turns = record.get(row.columns[0]) if row.chat else None
     if isinstance(turns, list) and turns and isinstance(turns[-1], Mapping):
         last = turns[-1].get("role", turns[-1].get("from"))
-        if ROLES.get(last) != "assistant":
+        if isinstance(last, str) and ROLES.get(last) != "assistant":
             return {**record, row.columns[0]: [*turns, {"role": "assistant", "content": ""}]}
     return record
 
@@ -320,28 +320,36 @@ def detect_format(first: Mapping, questions: bool = False) -> Format:
             columns = [column for column in row.columns if not (missing_allowed and column == row.answer)]
             if all(column in first for column in columns) and row.looks_right(first):
                 return row
+    found = f"no format fits its columns: {', '.join(map(repr, first)) or 'none'}"
+    if hint := _misspelt(first):
+        raise DataError(f"{found}\n{hint}")
     needs = "\n".join(
         f"  {row.name}: {', '.join(row.columns)}" + (f" ({row.looks})" if row.looks else "") for row in FORMATS.values()
     )
     raise DataError(
-        f"no format fits its columns: {', '.join(map(repr, first)) or 'none'}{_misspelt(first)}\n"
-        f"formats and the columns that each needs:\n{needs}\n"
+        f"{found}\nformats and the columns that each needs:\n{needs}\n"
         "rename the columns, or try --dataset_format with the name of the format that is meant"
     )
 
 
 def _misspelt(first: Mapping) -> str:
-    """Return a question where the columns are nearly those of a format, or the rows seem to stand in one of them."""
+    """Return what to do where the columns are nearly those of a format, or the rows seem to stand in one of them."""
     plain = {str(name).strip().lower(): name for name in first}
     for row in FORMATS.values():
         missing = [column for column in row.columns if column not in first]
         near = [difflib.get_close_matches(column.lower(), plain, n=1, cutoff=0.8) for column in missing]
         if missing and all(near):
-            named = (f"{column!r} by {plain[name]!r}" for column, [name] in zip(missing, near, strict=True))
-            return f"; is {' and '.join(named)} meant ({row.name})?"
+            named = (f"{plain[name]!r} to {column!r}" for column, [name] in zip(missing, near, strict=True))
+            return f"rename {' and '.join(named)} (format {row.name})"
+    for row in FORMATS.values():
+        if row.answer in row.columns and all(column in first for column in row.columns if column != row.answer):
+            return (
+                f"there is no {row.answer!r} (format {row.name}): rename the column that holds the answer, or, to "
+                "predict one, give the file as --eval_dataset"
+            )
     for name, value in first.items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
-            return f"; are the rows the list in {name!r}? Write it to a file of its own: jq .{name} FILE"
+            return f"are the rows the list in {name!r}? Write it to a file of its own: jq .{name} FILE"
     return ""
 
 

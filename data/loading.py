@@ -92,7 +92,7 @@ def load_rows(args: Any) -> Rows:
         flag = "--eval_dataset" if other else "--dataset"
         own = _own_eval_split(eval_parts, flag, args)
         if own is not None:
-            rows.eval = _format(own, "eval", args, rows)
+            rows.eval = _format(own, flag, "eval", args, rows)
         elif other:
             rows.eval = _load(eval_parts, flag, "eval", args, rows, seed)
     split = wants_eval and rows.eval is None
@@ -115,10 +115,10 @@ def _own_eval_split(parts: list[Part], flag: str, args: Any):
 
 
 def _load(parts: list[Part], flag: str, use: str, args: Any, rows: Rows, seed: int):
-    """Return the formatted rows of all parts, mixed by their weights."""
+    """Return the formatted rows of all parts, mixed by their weights and shuffled together by the seed."""
     import datasets
 
-    made = [_format(open_sources(part.name, flag, args)["train"], use, args, rows) for part in parts]
+    made = [_format(open_sources(part.name, flag, args)["train"], flag, use, args, rows) for part in parts]
     counts = mix_counts([len(part) for part in made], [part.weight for part in parts])
     for number, (part, count) in enumerate(zip(made, counts, strict=True)):
         if count < len(part):
@@ -129,15 +129,19 @@ def _load(parts: list[Part], flag: str, use: str, args: Any, rows: Rows, seed: i
     for part, count, account in zip(parts, counts, rows.sources[-len(parts) :], strict=True):
         account |= {"weight": part.weight, "used": count}
         _say(f"{part.name}: {count:,} of {account['kept']:,} rows, {count / total:.1%} of the mix")
-    return datasets.concatenate_datasets(made)
+    # In one seeded order, so that the first N rows are of all parts too.
+    order = list(range(total))
+    random.Random(seed).shuffle(order)
+    return datasets.concatenate_datasets(made).select(order)
 
 
-def _format(source: Source, use: str, args: Any, rows: Rows):
+def _format(source: Source, flag: str, use: str, args: Any, rows: Rows):
     """Return the formatted rows of a source, by `--dataset_format`, its own or its columns; keep the account."""
     from data.rows import cache_directory, format_source
 
     name = args.dataset_format or source.format
-    questions = not (args.do_train or args.do_eval)  # to predict them takes no answers
+    # To predict them takes no answers; but rows of --dataset are split the same way whatever the run is for.
+    questions = flag == "--eval_dataset" and not (args.do_train or args.do_eval)
     made, account = format_source(source, find_format(name) if name else None, cache_directory(args), questions)
     rows.sources.append(asdict(account) | {"use": use, "used": len(made), "digest": source.digest})
     return made
@@ -162,8 +166,8 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
         train_dataset (None without `do_train`), eval_dataset (None without `do_eval`) and predict_dataset (None without
         `do_predict`; the same rows), each a `datasets.Dataset` in the order of the file, with the columns of
         `data.rows` and `data.tokens`; data_collator makes the batches; train_collator makes the micro-batches of a step
-        (None where the library does); report is what `data.report` says of all this; digest changes with the content of
-        what is trained on.
+        (None where the library does); report is what `data.report` says of all this; digest changes with the
+        content of --dataset (None where it was not read), template with the chat template (None without conversations).
 
     Raises:
         DataError: the data cannot be used as asked; the message is for the user.
@@ -186,10 +190,15 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
     used = [f"{len(train):,} of {len(rows.train):,} train"] if train is not None else []
     used += [f"{len(held_out):,} of {len(rows.eval):,} eval"] if held_out is not None else []
     _say(f"used: {', '.join(used) or 'no'} rows")
-    if any(_has_conversations(split) for split in (train, held_out)):
+    conversations = any(_has_conversations(split) for split in (train, held_out))
+    asked = getattr(args, "chat_template", None)
+    if conversations:
         from data.templates import choose_template
 
-        _say(f"conversations: chat template is {choose_template(tokenizer, getattr(args, 'chat_template', None))}")
+        _say(f"conversations: chat template is {choose_template(tokenizer, asked)}")
+    elif asked is not None:
+        _say(f"note: --chat_template {asked} has no effect: no row is a conversation")
+    trained = sorted((a["digest"], a["kept"]) for a in rows.sources if a["use"] != "eval")
     encoder, cache = RowEncoder(collator), cache_directory(args)
     train = None if train is None else _tokenize(train, encoder, cache, "train", rows)
     held_out = None if held_out is None else _tokenize(held_out, encoder, cache, "eval", rows)
@@ -209,7 +218,8 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
         "data_collator": collator,
         "train_collator": step,
         "report": report,
-        "digest": key_of(sorted(a["digest"] for a in rows.sources if a["use"] != "eval")),
+        "digest": key_of(trained) if trained else None,
+        "template": key_of(tokenizer.chat_template) if conversations else None,
     }
 
 
@@ -227,7 +237,7 @@ def _step_collator(collator: Any, args: Any, train: Any):
         max_tokens=args.max_tokens_per_batch,
         pack_length=longest if args.packing else None,
     )
-    step.check(column(train, "length").tolist())
+    step.check(column(train, "length").tolist(), lambda row: "{file}, {unit} {place}".format(**train[row]))
     return step
 
 
@@ -248,11 +258,12 @@ def _batching(train: Any, step: Any, args: Any) -> dict[str, Any]:
         max_tokens=args.max_tokens_per_batch,
         pack_length=None if step is None else step.pack_length,
     )
-    return {"padding_share": shares.pop("padding"), "strategy": strategy, **shares}
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    return {"padding_share": shares.pop("padding"), "strategy": strategy, "rows_per_process": rows, **shares}
 
 
 def _for_report(account: dict) -> dict:
-    dropped = {reason: {"rows": len(places), "places": places[:20]} for reason, places in account["dropped"].items()}
+    dropped = {reason: {"rows": len(places), "places": places} for reason, places in account["dropped"].items()}
     names = ("source", "unit", "format", "records", "use", "used", "weight", "digest")
     return {name: account[name] for name in names if name in account} | {"rows": account["kept"], "dropped": dropped}
 
@@ -261,13 +272,22 @@ def _duplicates(train: Any, held_out: Any) -> dict[str, int]:
     """Count rows that repeat an earlier one of their split, and evaluation rows that are trained on."""
     import numpy
 
-    from data.tokens import column
-
-    keys = {name: column(rows, "key") for name, rows in (("train", train), ("eval", held_out)) if rows is not None}
+    keys = {name: _keys(rows) for name, rows in (("train", train), ("eval", held_out)) if rows is not None}
     counts = {name: len(values) - len(numpy.unique(values)) for name, values in keys.items()}
     if len(keys) == 2:
         counts["both"] = int(numpy.isin(keys["eval"], keys["train"]).sum())
     return counts
+
+
+def _keys(rows: Any):
+    """Return the hash of each row, of a long text that was split only that of its first piece."""
+    import numpy
+
+    from data.tokens import column
+
+    keys, places, splits = (column(rows, name) for name in ("key", "place", "splits"))
+    repeats = (numpy.diff(keys) == 0) & (numpy.diff(places) == 0) & (splits[1:] == 1)
+    return keys[numpy.concatenate([[True], ~repeats])]
 
 
 def _has_conversations(rows: Any) -> bool:
@@ -279,18 +299,19 @@ def _has_conversations(rows: Any) -> bool:
 
 def _tokenize(rows: Any, encoder: Any, cache: Any, name: str, all_rows: Rows):
     """Return the tokenized rows that can be trained on; the others are named and taken into their source's account."""
-    from data.tokens import tokenize
+    from data.tokens import NO_ANSWER, tokenize
 
     made, dropped = tokenize(rows, encoder, cache)
     for row in dropped.select_columns(["dropped", "place", "file"]):
-        account = next(account for account in all_rows.sources if account["source"] == row["file"])
+        account = next(a for a in all_rows.sources if a["source"] == row["file"] and a["use"] in (name, "both"))
         account["kept"] -= 1
         account["dropped"].setdefault(row["dropped"], []).append(row["place"])
-    if len(dropped):
-        _say(f"{name}: {len(dropped):,} rows have no answer left to train on, {len(made):,} have")
+    reasons = ", ".join(dict.fromkeys(dropped["dropped"]))
     if not len(made):
-        reasons = ", ".join(dict.fromkeys(dropped["dropped"]))
-        raise DataError(f"no {name} row is left after tokenization: {reasons}\ntry a larger --source_max_len")
+        hint = "larger limits, or shorter rows" if NO_ANSWER in reasons else "--chat_template default, or other rows"
+        raise DataError(f"no {name} row is left: {len(dropped):,} dropped: {reasons}\ntry {hint}")
+    if len(dropped):
+        _say(f"{name}: {len(dropped):,} of {len(rows):,} rows dropped: {reasons}")
     return made
 
 

@@ -30,6 +30,9 @@ WHOLE_EPOCH = ("group_by_length", "batch_rebalance")  # orders of the library th
 ROUND_TO = 64  # tokens; what is advised is a round number
 MUCH_PADDING = 0.15  # of the tokens of a batch
 FEW_SUPERVISED = 0.05  # of the tokens of the rows
+FAR = 8  # times a limit: a row that is that long is an outlier
+MUCH_DROPPED = 0.1  # of the rows of a source
+FEW_PACKED = 2  # rows to a sequence
 MANY_PASSES = 10  # over the same rows
 FEWER_PASSES = 0.5  # what is advised takes at most this share of the micro-batches
 PLACES_SHOWN = 5
@@ -173,15 +176,39 @@ def advise(report: Mapping) -> list[str]:
     split = report["train"] or report["eval"]
     if not split or not split["rows"]:
         return []
-    lines = [_advise_target(split, report["limits"]), _advise_source(split, report["limits"])]
+    lines = [_advise_dropped(source) for source in report["sources"]]
+    lines += [_advise_target(split, report["limits"]), _advise_source(split, report["limits"])]
     if report["train"]:
         lines += [
+            _advise_packing(split, report["batching"]),
             _advise_padding(report["batching"]),
             _advise_micro_batches(split, report["batching"]),
             _advise_passes(split, report),
             _advise_supervision(split, report["limits"]),
         ]
     return [line for line in lines if line]
+
+
+def _advise_dropped(source: Mapping) -> str | None:
+    lost = sum(what["rows"] for what in source.get("dropped", {}).values())
+    if not lost or lost <= MUCH_DROPPED * (lost + source["rows"]):
+        return None
+    share = _percent(lost / (lost + source["rows"]))
+    return f"look at {source['source']}: {share} of its rows were dropped, for the reasons above"
+
+
+def _advise_packing(split: Mapping, batching: Mapping) -> str | None:
+    """Advise longer sequences where hardly two rows fit into one, which packing then only makes slower."""
+    sequences, rows = batching.get("micro_batches"), batching.get("rows_per_process")
+    if batching.get("strategy") != "packed" or not sequences or not rows or rows >= FEW_PACKED * sequences:
+        return None
+    if rows < FEW_PACKED:
+        return None
+    length = -(-4 * split["tokens"] // split["rows"] // ROUND_TO) * ROUND_TO
+    return (
+        f"--max_tokens_per_batch {length}: packing puts {rows / sequences:,.1f} rows in a sequence as it is; that "
+        "long, a sequence holds about 4"
+    )
 
 
 def _longer_limit(cut: Mapping, limit: int) -> tuple[int, str] | None:
@@ -199,7 +226,7 @@ def _advise_target(split: Mapping, limits: Mapping) -> str | None:
 
 
 def _advise_source(split: Mapping, limits: Mapping) -> str | None:
-    return advise_limit("source_max_len", split["source"]["cut"], limits, "lose a part of the prompt", "prompt")
+    return advise_limit("source_max_len", split["source"]["cut"], limits, "lose the end of the prompt", "prompt")
 
 
 def advise_limit(flag: str, cut: Mapping, limits: Mapping, what: str, kind: str) -> str | None:
@@ -208,6 +235,8 @@ def advise_limit(flag: str, cut: Mapping, limits: Mapping, what: str, kind: str)
     if longer is None:
         return None
     lost = f"{_percent(cut['rows_share'])} of the rows {what}, {_percent(cut['tokens_share'])} of all {kind} text"
+    if longer[0] > FAR * limit:
+        return f"{lost}; the longest would need --{flag} {longer[0]} (now {limit}): look whether it belongs there"
     rest = limits.get("target_max_len" if flag == "source_max_len" else "source_max_len", 0)
     if context and longer[0] + rest > context:
         return (
@@ -374,5 +403,7 @@ def _batching(batching: Mapping) -> str:
     }.get(batching.get("strategy"), f"of {rows}")
     share, count = batching.get("padding_share"), batching.get("micro_batches")
     counts = [] if share is None else [f"{_percent(share)} padding"]
-    counts += [] if count is None else [f"{count:,.1f} a step", f"the largest of {batching['largest']:,} tokens"]
+    counts += (
+        [] if count is None else [f"{count:,.1f} of them a step", f"the largest of {batching['largest']:,} tokens"]
+    )
     return f"micro-batches {made}" + (f": {', '.join(counts)}" if counts else "")

@@ -22,7 +22,7 @@ from data.formats import DataError, Format, SkipRow, as_question, detect_format
 BATCH = 1000  # rows written at once
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 # What a row holds: `input` and `output` for people and predictions.jsonl, `messages` and `tools` (JSON) where it is a
-# conversation, the record's other fields (JSON), where it stood (line, row or paragraph: `unit`), and a hash of what is
+# conversation, the record's other fields (JSON), where it stood (line or row: `unit`), and a hash of what is
 # trained on.
 # `splits` says that a long text becomes several rows instead of being cut.
 COLUMNS = ("input", "output", "messages", "tools", "fields", "file", "unit", "place", "splits", "key")
@@ -107,20 +107,35 @@ def format_source(source: Source, row: Format | None, cache: Path, questions: bo
     Raises:
         DataError: the source cannot be read, no format fits, or no row is left.
     """
-    import datasets
-
-    code = code_digest(FORMATTING)
-    place = cache / f"rows-{key_of(source.digest, source.name, row and row.name, questions, code)}"
-    if not all((place / name).is_file() for name in ("rows.arrow", "account.json")):
+    key = key_of(source.digest, source.name, row and row.name, questions, code_digest(FORMATTING))
+    place = cache / f"rows-{key}"
+    kept = _read(place)
+    if kept is None:
         try:
             _write(source, row, place, questions)
         except OSError as error:
             raise cannot_write(cache, error) from error
-    account = Account(**json.loads((place / "account.json").read_text(encoding="utf-8")))
+        kept = _read(place)
+    if kept is None:
+        raise DataError(f"{place} cannot be read back after it was written; is the disk full?")
+    rows, account = kept
     if not account.kept:
         columns = f"columns of the first record: {', '.join(map(repr, account.columns)) or 'none'}"
         raise DataError("\n".join(["no rows are left to train or evaluate on", *account.lines(), columns]))
-    return datasets.Dataset.from_file(str(place / "rows.arrow")), account
+    return rows, account
+
+
+def _read(place: Path) -> tuple[Any, Account] | None:
+    """Return the rows and the account that were written to `place`, or None where they are not whole."""
+    import datasets
+    import pyarrow
+
+    try:
+        account = Account(**json.loads((place / "account.json").read_text(encoding="utf-8")))
+        rows = datasets.Dataset.from_file(str(place / "rows.arrow"))
+    except (OSError, ValueError, TypeError, pyarrow.ArrowException):
+        return None
+    return (rows, account) if len(rows) == account.kept else None
 
 
 def _write(source: Source, row: Format | None, place: Path, questions: bool) -> None:

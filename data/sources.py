@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from data.files import FILE_TYPES, Source, check_file, open_file
@@ -32,8 +33,11 @@ def parse_mix(spec: str, flag: str) -> list[Part]:
     parts = [_parse_part(part, flag) for part in _split(spec)]
     if not parts:
         raise DataError(f"{flag} is empty; give a file or a name\nnamed data sets: {', '.join(NAMED_DATASETS)}")
-    if len(parts) == 1:
-        return [Part(parts[0].name)]
+    if len(parts) == 1 and parts[0].weight is not None:
+        raise DataError(
+            f"{flag} {spec}: a weight needs a second data set to be weighed against, like "
+            f"{parts[0].name}:0.7,other.jsonl:0.3; for fewer rows of one there is --max_train_samples"
+        )
     names = [part.name for part in parts]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -82,12 +86,14 @@ def _exists(name: str) -> bool:
 
 
 def check_sources(args: Any) -> None:
-    """Refuse data and format names that are none, before anything is loaded. Raises DataError."""
+    """Refuse data, format and template names that are none, before anything is loaded. Raises DataError."""
     parse_mix(args.dataset, "--dataset")
     if args.eval_dataset is not None:
         parse_mix(args.eval_dataset, "--eval_dataset")
     if args.dataset_format is not None:
         find_format(args.dataset_format)
+    if args.chat_template not in (None, "default") and not Path(args.chat_template).expanduser().is_file():
+        raise DataError(f"--chat_template {args.chat_template}: no such file; give a Jinja file, or default")
 
 
 def check_source(name: str, flag: str) -> None:

@@ -105,11 +105,14 @@ class RowEncoder:
         except SkipRow as skip:
             return self._row([], [], dropped=str(skip))
         ids, spans = self._one_bos(*self._encoded(text, spans))
+        # White space and marks after the last answer are nobody's loss; turns are.
+        unlearned = 0 if messages[-1]["supervised"] else len(ids) - spans[-1][1]
         ids, spans = self._ended(ids, spans, len(ids) + 1)
         answers = sum(end - start for start, end in spans)
         kept, spans = (ids, spans) if len(ids) <= self._limit else self._ended(ids, spans, self._limit)
         left = sum(end - start for start, end in spans)
-        counts = (len(ids) - answers, answers, len(ids) - answers - (len(kept) - left), answers - left)
+        source = len(ids) - answers
+        counts = (source + unlearned, answers, source + unlearned - (len(kept) - left), answers - left)
         return self._row(kept, spans, counts, None if kept else NO_ANSWER)
 
     def _question(self, text: str) -> dict:
@@ -229,22 +232,12 @@ def tokenize(rows: Any, encoder: RowEncoder, cache: Path) -> tuple[Any, Any]:
     import datasets
 
     key = key_of(_rows_key(rows), encoder.key)
+    place = cache / f"tokens-{key}.arrow"
     quiet = len(rows) < FEW_ROWS and not datasets.are_progress_bars_disabled()
     if quiet:
         datasets.disable_progress_bars()
     try:
-        rows = rows.map(
-            encoder,
-            batched=True,
-            batch_size=BATCH,
-            features=_features(rows.features),
-            cache_file_name=str(cache / f"tokens-{key}.arrow"),
-            load_from_cache_file=True,
-            new_fingerprint=key,
-            desc="tokenizing",
-        )
-    except OSError as error:
-        raise cannot_write(cache, error) from error
+        rows = _mapped(rows, encoder, key, place)
     finally:
         if quiet:
             datasets.enable_progress_bars()
@@ -252,6 +245,28 @@ def tokenize(rows: Any, encoder: RowEncoder, cache: Path) -> tuple[Any, Any]:
     if usable.all():
         return rows, rows.select(range(0))
     return rows.select(numpy.flatnonzero(usable)), rows.select(numpy.flatnonzero(~usable))
+
+
+def _mapped(rows: Any, encoder: RowEncoder, key: str, place: Path):
+    """Return the rows with their tokens, from `place` where they are kept there; a damaged file is made anew."""
+    import pyarrow
+
+    for attempt in ("kept", "new"):
+        try:
+            return rows.map(
+                encoder,
+                batched=True,
+                batch_size=BATCH,
+                features=_features(rows.features),
+                cache_file_name=str(place),
+                load_from_cache_file=True,
+                new_fingerprint=key,
+                desc="tokenizing",
+            )
+        except (OSError, pyarrow.ArrowException) as error:
+            if attempt == "new" or not place.exists():
+                raise cannot_write(place.parent, error) from error
+            place.unlink()
 
 
 def column(rows: Any, name: str) -> Any:

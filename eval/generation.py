@@ -39,7 +39,8 @@ def write_predictions(
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     right, stopped, lengths = [], [], []
-    with partial.open("w", encoding="utf-8") as file:
+    # Half a character in a field (\ud83d alone) has no UTF-8; its escape is what JSON says too.
+    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for row, ids in zip(rows, generated, strict=True):
             line, new = predict_line(row, ids.tolist(), collator, ends)
             if row["output"]:
@@ -65,4 +66,6 @@ def predict_line(
     fields = fields_of(row)
     fields["prediction_with_input"] = tokenizer.decode(prompt + ids, skip_special_tokens=True)
     fields["prediction"] = tokenizer.decode(ids, skip_special_tokens=True)
+    if row.get("messages"):  # templates put white space around an answer
+        fields["prediction"] = fields["prediction"].strip()
     return fields, ids

@@ -308,6 +308,8 @@ def test_options_without_effect_are_named_and_left_out(light):
         ("--max_tokens_per_batch 64 --auto_find_batch_size", ["--max_tokens_per_batch 64", "--auto_find_batch_size"]),
         ("--packing --auto_find_batch_size", ["--packing", "--auto_find_batch_size"]),
         ("--packing --neftune_noise_alpha 5", ["--packing", "--neftune_noise_alpha 5"]),
+        ('--accelerator_config={"split_batches":true}', ["--accelerator_config", "split_b", "--group_by_length False"]),
+        ('--packing --accelerator_config={"dispatch_batches":true}', ["--packing", "--accelerator_config", "dispatch"]),
         ("--max_tokens_per_batch 0", ["--max_tokens_per_batch 0", "1 or more"]),
         ("--lr_scheduler_type reduce_lr_on_plateau", ["--lr_scheduler_type", "--eval_strategy"]),
         ("--load_best_model_at_end", ["--load_best_model_at_end", "save and eval strategy"]),

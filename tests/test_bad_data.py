@@ -64,7 +64,7 @@ def test_table_has_a_row_for_every_file():
 
 
 def test_unknown_columns_bring_the_list_of_all_formats(tmp_path):
-    message = message_of("misspelt_column.jsonl", {}, str(tmp_path))
+    message = message_of("no_header.csv", {}, str(tmp_path))
     assert re.findall(r"(?m)^  ([\w-]+): ", message) == list(FORMATS)
 
 

@@ -68,7 +68,7 @@ def test_micro_batches_hold_every_row_once_and_keep_the_bound(seed):
 def test_a_row_that_fits_nowhere_is_named(options):
     step = StepCollator(None, batch_size=2, **options)
     step.check([50, 3])
-    with pytest.raises(DataError, match="--max_tokens_per_batch 50: training row 2 has 51 tokens"):
+    with pytest.raises(DataError, match="--max_tokens_per_batch 50: row 1 of a step has 51 tokens"):
         step.check([50, 51, 7])
     with pytest.raises(DataError, match="--max_tokens_per_batch 51"):
         step.split([50, 51, 7])

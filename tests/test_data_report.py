@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from data.report import advise_limit, build_report, describe, format_report, write_report
+from data.report import advise, advise_limit, build_report, describe, format_report, write_report
 
 FLAGS = {
     "source_max_len": 1024,
@@ -141,7 +141,7 @@ def test_longer_targets():
 
 def test_longer_sources():
     assert report_of([(50, 60)] * 90 + [(1200, 60)] * 10)["advice"] == [
-        "--source_max_len 1216 (now 1024): 10.0% of the rows lose a part of the prompt, 10.7% of all prompt text; "
+        "--source_max_len 1216 (now 1024): 10.0% of the rows lose the end of the prompt, 10.7% of all prompt text; "
         "1216 keeps all of them whole, at more memory"
     ]
 
@@ -279,8 +279,9 @@ def test_text_of_a_clean_data_set():
             "    train target      60      60      60      60         0           0",
             "    train whole    1,260   1,260   1,260   1,260         0           0",
             "  supervised:  train: 66,000 tokens, 60.0 per row, 4.8% of all",
-            "  batching:    micro-batches of 4 rows by length within a step: 0.0% padding, 4.0 a step, the largest of "
-            "5,040 tokens",
+            "  batching:    micro-batches of 4 rows by length within a step: 0.0% padding, 4.0 of them a step, "
+            "the largest of 5,040",
+            "               tokens",
         ]
     )
 
@@ -324,7 +325,8 @@ def test_text_of_what_is_wrong():
         "  supervised:  train: 20,044 tokens, 20.0 per row, 28.6% of all",
         "               eval: 0 tokens, 0.0 per row, 0.0% of all; 1 row without any",
         "  batching:    micro-batches of 4 rows",
-        "  advice:      --max_steps -1 --num_train_epochs 3: 10,000 steps of 16 rows are 160 passes over 1,000 rows, "
+        "  advice:      look at rows.parquet: 40.0% of its rows were dropped, for the reasons above",
+        "               --max_steps -1 --num_train_epochs 3: 10,000 steps of 16 rows are 160 passes over 1,000 rows, "
         "which are",
         "               then learned by heart",
     ]
@@ -334,13 +336,21 @@ def test_text_of_what_is_wrong():
 @pytest.mark.parametrize(
     "found, flags, said",
     [
-        ({"strategy": "random"}, {}, "of 4 rows as they come: 10.0% padding, 2.0 a step, the largest of 256 tokens"),
+        (
+            {"strategy": "random"},
+            {},
+            "of 4 rows as they come: 10.0% padding, 2.0 of them a step, the largest of 256 tokens",
+        ),
         (
             {"strategy": "budget"},
             {"max_tokens_per_batch": 4096},
             "of up to 4,096 tokens by length within a step: 10.0%",
         ),
-        ({"strategy": "packed"}, {"packing": True}, "packed from the rows of a step: 10.0% padding, 2.0 a step,"),
+        (
+            {"strategy": "packed"},
+            {"packing": True},
+            "packed from the rows of a step: 10.0% padding, 2.0 of them a step,",
+        ),
         ({"strategy": "random"}, {"train_sampling_strategy": "group_by_length"}, "of 4 rows, group_by_length"),
     ],
 )
@@ -379,4 +389,31 @@ def test_advice_says_where_the_model_was_made_for_less():
     )
     assert advise_limit("target_max_len", cut, limits | {"context": 4096}, "lose the end", "answer").startswith(
         "--target_max_len 832 (now 128): 50.0%"
+    )
+
+
+def test_advice_on_what_was_lost_and_on_packing_that_packs_nothing():
+    cut = {"rows": 0, "rows_share": 0, "tokens_share": 0, "p99": 0, "max": 0}
+    split = {"rows": 40, "tokens": 4000, "source": {"cut": cut}, "target": {"cut": cut}, "supervised": {"share": 0.5}}
+    batching = {"strategy": "packed", "micro_batches": 12.0, "rows_per_process": 16, "packing": True}
+    source = {
+        "source": "my.jsonl",
+        "rows": 40,
+        "dropped": {"column 'output' holds a number": {"rows": 10, "places": []}},
+    }
+    report = {"sources": [source], "train": split, "eval": None, "limits": {}, "batching": batching}
+    assert advise(report) == [
+        "look at my.jsonl: 20.0% of its rows were dropped, for the reasons above",
+        "--max_tokens_per_batch 448: packing puts 1.3 rows in a sequence as it is; that long, a sequence holds about 4",
+    ]
+    report["batching"] = batching | {"micro_batches": 8.0}
+    report["sources"] = [source | {"dropped": {}}]
+    assert advise(report) == []
+
+
+def test_an_outlier_is_no_reason_for_a_limit():
+    cut = {"rows": 1, "rows_share": 0.02, "tokens_share": 0.9, "p99": 90_000, "max": 90_000}
+    assert advise_limit("target_max_len", cut, {"target_max_len": 64}, "lose the end of an answer", "answer") == (
+        "2.0% of the rows lose the end of an answer, 90.0% of all answer text; the longest would need --target_max_len "
+        "90112 (now 64): look whether it belongs there"
     )

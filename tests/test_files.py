@@ -125,7 +125,7 @@ def test_records_know_their_line(tmp_path, name, content, lines):
 def test_paragraphs_of_a_text(tmp_path, end):
     source = open_file(str(write(tmp_path / "a.txt", end.join(["", "one", "  two", " \t", "", "three"]))))
     assert list(source.records()) == [(2, {"text": "one\n  two"}), (6, {"text": "three"})]
-    assert source.unit == "paragraph"
+    assert source.unit == "line"
 
 
 def test_a_web_page_can_be_a_text(tmp_path):

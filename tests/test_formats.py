@@ -484,10 +484,7 @@ def test_detection_prefers_what_asks_for_more(record, name):
     "record",
     [
         {},
-        {"question": "q", "answers": "a"},
-        {"instruction": "i", "response": "r"},
         {"chosen": {"from": "gpt", "value": "v"}, "rejected": {}},
-        {"instances": [{"input": "i", "output": "o"}]},
         {"instances": [3]},
         {"instances": []},
     ],
@@ -500,6 +497,24 @@ def test_unknown_columns_are_refused_with_the_formats(record):
     assert all(f"  {row.name}: {', '.join(row.columns)}" in message for row in FORMATS.values())
     assert "  hh-rlhf: chosen (chosen is a text)\n" in message
     assert "--dataset_format" in message
+
+
+@pytest.mark.parametrize(
+    ("record", "hint"),
+    [
+        ({"question": "q", "answers": "a"}, "rename 'answers' to 'answer' (format question-answer)"),
+        (
+            {"instruction": "i", "response": "r"},
+            "there is no 'output' (format alpaca): rename the column that holds the",
+        ),
+        ({"instances": [{"input": "i", "output": "o"}]}, "are the rows the list in 'instances'?"),
+        ({"Prompt": "p", " completion": "c"}, "rename 'Prompt' to 'prompt' and ' completion' to 'completion'"),
+    ],
+)
+def test_columns_that_are_nearly_right_get_a_hint_instead(record, hint):
+    with pytest.raises(DataError) as refused:
+        detect_format(record)
+    assert str(refused.value).splitlines()[1].startswith(hint) and "formats and the columns" not in str(refused.value)
 
 
 def test_a_format_that_looks_at_values_says_for_what():

@@ -198,9 +198,11 @@ def test_conversations_without_an_answer_within_the_limit_are_accounted_for(tiny
     [source] = module["report"]["sources"]
     [(reason, lost)] = source["dropped"].items()
     assert "no token of an answer is left" in reason and lost == {"rows": 2, "places": [2, 4]}
-    assert source["rows"] == 2 and "train: 2 rows have no answer left" in capsys.readouterr().out
+    assert source["rows"] == 2 and "train: 2 of 4 rows dropped: no token of an answer" in capsys.readouterr().out
     write(path, [chat(500)])
-    with pytest.raises(DataError, match="no train row is left after tokenization: no token of an answer"):
+    with pytest.raises(
+        DataError, match="no train row is left: 1 dropped: no token of an answer is left.*\ntry larger limits"
+    ):
         make_data_module(tiny_tokenizer, flags(path, **alone))
 
 
@@ -240,7 +242,11 @@ def test_mix_of_files_and_formats(tiny_tokenizer, file, tmp_path, capsys):
     ]
     other = write(tmp_path / "chat.jsonl", chat)
     module = make_data_module(tiny_tokenizer, flags(f"{file}:0.75,{other}:0.25", do_eval=False, do_predict=False))
-    assert [Path(name).name for name in module["train_dataset"]["file"]] == ["rows.jsonl"] * 20 + ["chat.jsonl"] * 7
+    names = [Path(name).name for name in module["train_dataset"]["file"]]
+    assert sorted(names) == ["chat.jsonl"] * 7 + ["rows.jsonl"] * 20
+    some = flags(f"{file}:0.75,{other}:0.25", do_eval=False, do_predict=False, max_train_samples=12)
+    few = make_data_module(tiny_tokenizer, some)["train_dataset"]["file"]
+    assert set(few) == {str(file), str(other)}  # not the first rows of the first file
     said = capsys.readouterr().out
     assert f"{file}: 20 of 20 rows, 74.1% of the mix" in said
     assert f"{other}: 7 of 8 rows, 25.9% of the mix" in said
@@ -279,6 +285,43 @@ def test_later_prediction_sees_the_rows_that_training_held_out(tiny_tokenizer, f
     later = make_data_module(tiny_tokenizer, flags(file, do_train=False, do_eval=False))
     assert later["train_dataset"] is later["eval_dataset"] is None
     assert ids(later["predict_dataset"]) == ids(trained["eval_dataset"])
+
+
+def test_later_prediction_sees_them_too_where_rows_were_dropped(tiny_tokenizer, tmp_path):
+    """A row without an answer is dropped whatever the run is for, or the split would be another one."""
+    file = write(tmp_path / "rows.jsonl", [ROWS[0] | {"output": ""}, *ROWS[1:]])
+    trained = make_data_module(tiny_tokenizer, flags(file))
+    later = make_data_module(tiny_tokenizer, flags(file, do_train=False, do_eval=False))
+    assert ids(later["predict_dataset"]) == ids(trained["eval_dataset"])
+
+
+def test_pieces_of_a_long_text_are_no_duplicates(tiny_tokenizer, tmp_path):
+    file = write(tmp_path / "long.txt", "word " * 500 + "\n\n" + "word " * 300 + "\n\n" + "word " * 500)
+    module = make_data_module(tiny_tokenizer, flags(file, do_eval=False, do_predict=False))
+    assert len(module["train_dataset"]) > 10
+    assert module["report"]["duplicates"] == {"train": 1}
+
+
+def test_a_row_that_fits_into_no_micro_batch_is_named(tiny_tokenizer, tmp_path):
+    rows = [{"input": "word " * n, "output": "x"} for n in (1, 2, 30, 3)]
+    file = write(tmp_path / "rows.jsonl", rows)
+    batching = {"step_batching": True, "packing": False, "max_tokens_per_batch": 16, "per_device_train_batch_size": 1}
+    with pytest.raises(DataError, match=f"--max_tokens_per_batch 16: {file}, line 3 has "):
+        make_data_module(tiny_tokenizer, flags(file, do_eval=False, do_predict=False, **batching))
+
+
+def test_the_same_file_for_training_and_evaluation_has_two_accounts(tiny_tokenizer, tmp_path):
+    def chat(words):
+        return {"messages": [{"role": "user", "content": "w " * words}, {"role": "assistant", "content": "yes"}]}
+
+    file = write(tmp_path / "chat.jsonl", [chat(3), chat(500), chat(4)])
+    sources = make_data_module(tiny_tokenizer, flags(file, eval_dataset=str(file)))["report"]["sources"]
+    assert [(source["use"], source["rows"]) for source in sources] == [("eval", 2), ("train", 2)]
+
+
+def test_a_template_without_conversations_is_said(tiny_tokenizer, file, capsys):
+    make_data_module(tiny_tokenizer, flags(file, chat_template="default"))
+    assert "--chat_template default has no effect: no row is a conversation" in capsys.readouterr().out
 
 
 def test_seed_of_the_split(tiny_tokenizer, file):

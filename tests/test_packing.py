@@ -9,11 +9,14 @@ import pytest
 import torch
 from test_checkpoint import stop_after  # noqa: F401 (a fixture)
 from test_trainer import make_trainer, rows_of
+from transformers import trainer_utils
 
 import qlora
 from data.batching import StepCollator
 from data.packing import best_fit, pack
 from training import steps
+from training import trainer as trainer_module
+from training.arguments import FailedRunError
 from training.loss import supervised_only, takes_logits_to_keep
 from training.steps import EXACT, PACKABLE, packing_error, unpack
 
@@ -152,6 +155,44 @@ def test_no_row_predicts_the_first_token_of_the_next():
 # ---- Training ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("bits", ["4", "8", "16", "32"])
+def test_the_check_passes_with_weights_of_any_bits(bits, make_base, make_args, command, tmp_path, monkeypatch):
+    """8-bit layers round what goes in, too; weights of a trained model's size show it."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(make_base())
+    for weight in model.parameters():
+        weight.data.mul_(10 if weight.dim() > 1 else 1)
+    model.save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(make_base()).save_pretrained(tmp_path / "base")
+    trainer, module = make_trainer(make_args, command(tmp_path / "base", "--packing", "--bits", bits))
+    step = module["train_collator"](rows_of(module, 8))
+    trainer.training_step(trainer.model, step, trainer._get_num_items_in_batch([step], trainer.args.device))
+    assert trainer.packing_checked
+
+
+def test_the_check_waits_for_rows_that_share_a_sequence(make_base, make_args, command, monkeypatch):
+    """A row by itself is always as far from itself as it should be."""
+    trainer, module = make_trainer(make_args, command(make_base(), "--packing"))
+    checked = []
+    monkeypatch.setattr(trainer_module, "check_packing", lambda model, step, *args: checked.append(len(step)))
+    rows = rows_of(module, 2)
+    alone, together = (StepCollator(module["data_collator"], 1, pack_length=n)(rows) for n in (160, 400))
+    assert [len(alone), len(together)] == [2, 1]
+    for step, expected in ((alone, []), (alone, []), (together, [1]), (together, [1])):
+        trainer.training_step(trainer.model, step, trainer._get_num_items_in_batch([step], trainer.args.device))
+        assert checked == expected and trainer.packing_checked == bool(expected)
+
+
+@pytest.mark.parametrize(("error", "said"), [(float("nan"), "not finite"), (0.5, "50.0% away")])
+def test_a_check_that_fails_stops_the_run(error, said, make_base, make_args, command, monkeypatch):
+    trainer, module = make_trainer(make_args, command(make_base(), "--packing"))
+    monkeypatch.setattr(steps, "packing_error", lambda *args: error)
+    with pytest.raises(FailedRunError, match=said):
+        trainer.training_step(trainer.model, module["train_collator"](rows_of(module, 4)))
+    assert not trainer.packing_checked
+
+
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gpt_neox", "gpt2", "gemma"])
 @pytest.mark.parametrize("flags", [[], ["--train_on_source"], ["--label_smoothing_factor", "0.1"]], ids=str)
 def test_packed_loss_and_gradient_are_the_unpacked_ones(architecture, flags, make_base, make_args, command):
@@ -211,7 +252,10 @@ def test_packed_run_resumes_bit_for_bit(make_base, command, tmp_path, adapter_of
         assert qlora.main([*argv, "--output_dir", str(tmp_path / "two")]) == 128 + signal.SIGTERM
         context.undo()
     monkeypatch.undo()
+    warnings: list[str] = []  # such as of a batch size that is not the recorded one
+    monkeypatch.setattr(trainer_utils.logger, "warning_once", warnings.append)
     two, resumed_losses = train(argv, adapter_of, tmp_path / "two")
+    assert not warnings
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert len(losses) == 12 and losses == resumed_losses
 

@@ -276,10 +276,23 @@ def test_data_that_changed_since_the_checkpoint_is_said(make_base, command, tmp_
     assert qlora.main([*argv, "--do_eval"]) == 0
     again = [*argv, "--do_train", "False", "--do_eval"]
     assert qlora.main(again) == 0
-    assert "have changed since" not in capsys.readouterr().out
+    assert "changed since" not in capsys.readouterr().out
     rows.write_text(rows.read_text().replace("It is 5.", "It is five."))
     assert qlora.main(again) == 0
-    assert f"WARNING: the rows of --dataset {rows} have changed since" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "WARNING: changed since" in said and f"the rows of --dataset {rows}; held-out rows may have been" in said
+    other = chat_rows(tmp_path / "other.jsonl")  # what the summary of a training without held-out rows proposes
+    assert qlora.main([*argv, "--do_train", "False", "--do_predict", "--eval_dataset", str(other)]) == 0
+    assert "changed since" not in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "data_report.json").read_text())["train"]["rows"] == 20
+
+
+def test_half_a_character_in_a_field_does_not_lose_the_predictions(make_base, command, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"input": "a", "output": "b", "note": "\ud83d"}) + "\n")
+    argv = command(make_base(), "--do_train", "False", "--do_predict", "--eval_dataset", str(rows))
+    assert qlora.main(argv) == 0
+    assert read_lines(tmp_path / "out" / "predictions.jsonl")[0]["note"] == "\ud83d"
 
 
 def test_questions_without_answers_are_predicted(make_base, command, tmp_path, capsys):

@@ -260,6 +260,15 @@ def test_rows_of_several_batches_are_mapped_not_read(tmp_path, cache, monkeypatc
     assert [len(chunk) for chunk in rows.data.column("output").chunks] == [7, 7, 6]
 
 
+@pytest.mark.parametrize("name", ["rows.arrow", "account.json"])
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_damaged_cache_is_made_anew(source, cache, name, size):
+    whole = format_source(source, None, cache)[0][:]
+    [kept] = cache.glob(f"rows-*/{name}")
+    kept.write_bytes(kept.read_bytes()[:size])
+    assert format_source(source, None, cache)[0][:] == whole
+
+
 # Questions
 
 

@@ -35,7 +35,6 @@ def in_a_folder_of_files(tmp_path, monkeypatch):
         ("a.jsonl,b.csv", [("a.jsonl", None), ("b.csv", None)]),
         ("a.jsonl:0.7,b.csv:0.3", [("a.jsonl", 0.7), ("b.csv", 0.3)]),
         (" a.jsonl : 1 ,, alpaca:2e1, ", [("a.jsonl", 1), ("alpaca", 20)]),
-        ("a.jsonl:0.7", [("a.jsonl", None)]),  # a share of itself alone is all of it
         ("one,two.jsonl", [("one,two.jsonl", None)]),
         ("one,two.jsonl:2,a.jsonl:1", [("one,two.jsonl", 2), ("a.jsonl", 1)]),
         ("a.jsonl,one,two.jsonl", [("a.jsonl", None), ("one,two.jsonl", None)]),
@@ -54,6 +53,7 @@ def test_parts_of_a_mix(spec, parts):
         ("", "--eval_dataset is empty; give a file or a name\nnamed data sets: alpaca, "),
         (" , ", "--eval_dataset is empty; "),
         ("a.jsonl:0.7,b.csv", "--eval_dataset a.jsonl:0.7,b.csv: b.csv has no weight while others do; give every part"),
+        ("a.jsonl:0.7", "--eval_dataset a.jsonl:0.7: a weight needs a second data set"),
         ("b.csv,a.jsonl:0.7", "--eval_dataset b.csv,a.jsonl:0.7: b.csv has no weight while others do; give every part"),
         (
             "a.jsonl:0,b.csv:1",
@@ -127,7 +127,9 @@ def test_the_nearest_file_is_the_nearest_by_its_own_name(tmp_path):
 
 
 def flags(**changed):
-    return Namespace(**({"dataset": "alpaca", "eval_dataset": None, "dataset_format": None} | changed))
+    return Namespace(
+        **({"dataset": "alpaca", "eval_dataset": None, "dataset_format": None, "chat_template": None} | changed)
+    )
 
 
 def test_check_sources_looks_at_every_flag():
@@ -138,6 +140,7 @@ def test_check_sources_looks_at_every_flag():
         ({"eval_dataset": "c.csv"}, "--eval_dataset c.csv: there is no such file"),
         ({"dataset_format": "alpaka"}, "--dataset_format alpaka: unknown; did you mean alpaca?"),
         ({"eval_dataset": "folder"}, "folder is a directory"),
+        ({"chat_template": "no.jinja"}, "--chat_template no.jinja: no such file; give a Jinja file, or default"),
     ]:
         with pytest.raises(DataError) as refused:
             check_sources(flags(**changed))

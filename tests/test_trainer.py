@@ -2,10 +2,15 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
-from conftest import ARCHITECTURES
+import transformers
+from conftest import ARCHITECTURES, REPOSITORY
 
 import qlora
 from data.loading import make_data_module
@@ -176,7 +181,8 @@ def test_the_given_batch_size_is_what_is_recorded(make_base, command, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "advice"),
     [
-        ([], "--per_device_train_batch_size 1 (now 2) with more --gradient_accumulation_steps"),
+        ([], "in this order: --per_device_train_batch_size 1 (now 2) with more --gradient_accumulation_steps, shorter"),
+        (["--per_device_train_batch_size", "1"], "in this order: shorter --source_max_len"),
         (["--packing"], "a smaller --max_tokens_per_batch (now source_max_len + target_max_len)"),
         (["--max_tokens_per_batch", "350"], "a smaller --max_tokens_per_batch (now 350)"),
     ],
@@ -201,6 +207,45 @@ def test_what_only_one_micro_batch_holds_still_counts_by_its_tokens(make_base, m
     with torch.no_grad():
         whole = trainer.model(**batch_of(module, 7)).loss.item()
     assert trainer.training_step(trainer.model, step, items).item() == pytest.approx(whole, rel=1e-5)
+
+
+MEAN_LOSS_SCRIPT = """
+import sys
+from transformers import LlamaForCausalLM
+LlamaForCausalLM.accepts_loss_kwargs = False
+import qlora
+sys.exit(qlora.main(sys.argv[1:]))
+"""
+
+
+def test_a_model_that_takes_mean_losses_learns_by_tokens_too(make_base, command, tmp_path, monkeypatch):
+    """As the library marks Gemma 3n and remote code without **kwargs: however a step is split, it is one step."""
+
+    def logged(out):
+        history = json.loads((out / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+        return [(entry["loss"], entry["grad_norm"]) for entry in history if "loss" in entry]
+
+    def flags(name, rows, micro_batches, *more):
+        sizes = ["--per_device_train_batch_size", str(rows), "--gradient_accumulation_steps", str(micro_batches)]
+        data = ["--max_train_samples", "18", "--logging_steps", "1", "--save_strategy", "no", "--max_grad_norm", "0"]
+        return command(make_base(), *data, *sizes, *more, "--output_dir", str(tmp_path / name))
+
+    assert qlora.main(flags("expected", 16, 1)) == 0
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "accepts_loss_kwargs", False, raising=False)
+    expected = np.array(logged(tmp_path / "expected"))
+    ways = {
+        "16x1": (16, 1), "4x4": (4, 4), "1x16": (1, 16), "plain": (4, 4, "--group_by_length", "False"),
+        "budget": (4, 4, "--max_tokens_per_batch", "260"), "packed": (4, 4, "--packing"),
+    }  # fmt: skip
+    for name, way in ways.items():
+        assert qlora.main(flags(name, *way)) == 0
+        np.testing.assert_allclose(logged(tmp_path / name), expected, rtol=1e-4, err_msg=name)
+    script = tmp_path / "mean_loss.py"
+    script.write_text(MEAN_LOSS_SCRIPT, encoding="utf-8")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([*launch, *flags("two", 4, 2)], check=True, env=environment)
+    np.testing.assert_allclose(logged(tmp_path / "two"), expected, rtol=1e-4)
 
 
 def test_every_process_gets_its_share_of_the_same_step():

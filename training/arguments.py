@@ -8,6 +8,7 @@ Every check raises `ArgumentsError`, whose text names the flags, what was found 
 
 import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -87,11 +88,13 @@ class DataArguments:
     _argument_group_name = "data"
 
     dataset: str = option(
-        "alpaca", "Training data: a file (json, jsonl, csv, tsv, .gz of these, parquet) or a name (see data/README.md)."
+        "alpaca",
+        "Training data: a file (json, jsonl, csv, tsv, txt, .gz of these, parquet), a name (see data/README.md), or "
+        "several with commas, and weights: a.jsonl:0.7,b.csv:0.3.",
     )
     dataset_format: str | None = option(None, "Format of its records (see data/README.md); detected if not given.")
     eval_dataset: str | None = option(
-        None, "File or name whose rows are evaluated and predicted, instead of rows held out of --dataset."
+        None, "Files or name whose rows are evaluated and predicted, instead of rows held out of --dataset."
     )
     eval_dataset_size: float = option(
         1024, "Rows of --dataset to hold out for --do_eval and --do_predict: a count, or a fraction between 0 and 1."
@@ -274,6 +277,16 @@ class QLoRAArguments:
                 not self.auto_find_batch_size,
                 f"{flag} with --auto_find_batch_size: a search would change the rows of a step. Leave one out.",
             )
+        split = self.group_by_length and self.train_sampling_strategy is None and not self.auto_find_batch_size
+        self.step_batching = split or bool(batching)
+        given = str(self.accelerator_config)  # JSON, or a file of it
+        given = Path(given).read_text(encoding="utf-8") if os.path.isfile(given) else given
+        found = re.search(r"(split_batches|dispatch_batches)\W+(true|1)\b", given, re.IGNORECASE)
+        require(
+            not (found and self.step_batching and self.do_train),
+            f"--accelerator_config with {found and found[1]}, and {[*batching, '--group_by_length'][0]}: accelerate "
+            "would take the micro-batches of a step apart. Leave the first out, or use --group_by_length False alone.",
+        )
         require(
             not (self.packing and self.neftune_noise_alpha),
             f"--packing with --neftune_noise_alpha {self.neftune_noise_alpha}: the noise is scaled by the length of a "
@@ -283,14 +296,11 @@ class QLoRAArguments:
     def check_library_pairs(self) -> None:
         """Refuse pairs of transformers' flags that contradict each other."""
         require(not (self.fp16 and self.bf16), "--fp16 with --bf16: choose one (bf16 where the GPU has it).")
-        for old, new in (
-            ("gradient_checkpointing", "activation_checkpointing"),
-            ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"),
-        ):
-            first, second = getattr(self, old), getattr(self, new)
+        for name in ("checkpointing", "checkpointing_kwargs"):
+            first, second = getattr(self, f"gradient_{name}"), getattr(self, f"activation_{name}")
             require(
                 first is None or second is None or first == second,
-                f"--{old} {first} with --{new} {second}: they are one setting; give one of them.",
+                f"--gradient_{name} {first} with --activation_{name} {second}: they are one setting; give one of them.",
             )
         require(
             self.lr_scheduler_type != "reduce_lr_on_plateau" or self.eval_strategy != "no",
@@ -323,8 +333,6 @@ class QLoRAArguments:
 
     def resolve_aliases(self) -> None:
         """Turn the published names into those of the pinned transformers."""
-        split = self.group_by_length and self.train_sampling_strategy is None and not self.auto_find_batch_size
-        self.step_batching = split or self.packing or self.max_tokens_per_batch is not None
         self.train_sampling_strategy = self.train_sampling_strategy or "random"
         if self.warmup_steps is None:
             # Below 1 transformers reads warmup_steps as a share of the steps; exactly 1 would be one step.
@@ -335,8 +343,7 @@ class QLoRAArguments:
         if self.activation_checkpointing_kwargs is None:
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs or {"use_reentrant": False}
         self.gradient_checkpointing_kwargs = self.activation_checkpointing_kwargs
-        if self.num_train_epochs is None:
-            self.num_train_epochs = 3.0
+        self.num_train_epochs = self.num_train_epochs or 3.0
         if self.eval_strategy != "no":
             self.do_eval = True
             self.eval_steps = self.eval_steps or self.logging_steps

@@ -28,7 +28,7 @@ ADAPTER_FLAGS = {"lora_r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lor
 RECORDED_FLAGS = (
     "model_name_or_path", "full_finetune", "bits", "quant_type", "double_quant", "lora_r", "lora_alpha", "lora_dropout",
     "lora_modules", "dataset", "data_digest", "dataset_format", "eval_dataset", "eval_dataset_size",
-    "max_train_samples", "source_max_len", "target_max_len", "train_on_source", "chat_template", "seed",
+    "max_train_samples", "source_max_len", "target_max_len", "train_on_source", "template_digest", "seed",
     "data_seed", "train_sampling_strategy", "group_by_length", "max_tokens_per_batch", "packing",
     "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps", "num_train_epochs",
     "optim", "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "bf16", "fp16",
@@ -40,7 +40,7 @@ HELD_OUT = "rows held out of training"  # recorded beside the flags, which say i
 # Those that still change what finished weights answer, and on which rows.
 USED_FLAGS = (
     "model_name_or_path", "bits", "quant_type", "double_quant", "bf16", "fp16", "source_max_len", "target_max_len",
-    "train_on_source", "chat_template",
+    "train_on_source",
 )  # fmt: skip
 # Held in the saved optimizer and schedule: a resumed run keeps theirs whatever the command says.
 OPTIMIZER_FLAGS = (
@@ -223,12 +223,25 @@ def changed_flags(args: Any, checkpoint: str | os.PathLike) -> list[str]:
 
 
 def check_same_data(args: Any, checkpoint: str | os.PathLike) -> None:
-    """Say where the rows are no longer those that `checkpoint` was trained on."""
+    """Say where rows or chat template are no longer those that `checkpoint` was trained on."""
     then = saved_flags(checkpoint)
-    if then.get("data_digest", args.data_digest) == args.data_digest or then.get("dataset") != args.dataset:
-        return  # another --dataset is said as a changed flag
-    what = "the order of rows goes on as if they had not" if args.do_train else "held-out rows may have been trained on"
-    print(f"WARNING: the rows of --dataset {args.dataset} have changed since {checkpoint} was made: {what}.")
+    if then.get("dataset") != args.dataset:
+        return  # which is said as a changed flag
+    changed = [
+        what
+        for what, flag in (
+            (f"the rows of --dataset {args.dataset}", "data_digest"),
+            ("the chat template", "template_digest"),
+        )
+        if None not in (then.get(flag), getattr(args, flag)) and then[flag] != getattr(args, flag)
+    ]
+    if changed:
+        after = (
+            "training goes on at the same place in the new order of rows, so some may come twice and some never"
+            if args.do_train
+            else "held-out rows may have been trained on"
+        )
+        print(f"WARNING: changed since {checkpoint} was made: {' and '.join(changed)}; {after}.")
 
 
 def were_held_out(args: Any, checkpoint: str | os.PathLike) -> bool:

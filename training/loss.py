@@ -9,6 +9,11 @@ from transformers.trainer_pt_utils import LabelSmoother
 IGNORED = LabelSmoother.ignore_index  # transformers' mark for labels that are not supervised
 
 
+def supervised_tokens(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The number of tokens that a causal model is asked to predict: labels but the first of each row, which none is."""
+    return (inputs["labels"][:, 1:] != IGNORED).sum()
+
+
 def supervised_only(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Ask the model for logits at supervised positions only, so that full logits are never held.
 

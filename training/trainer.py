@@ -1,7 +1,7 @@
 """The training arguments, the trainer, and the three steps it drives: train, evaluate, predict.
 
 The trainer is transformers' `Seq2SeqTrainer` with six differences: the loss is computed at supervised positions only,
-an optimizer step may come as one list of micro-batches, the evaluation loss is weighted by supervised tokens,
+an optimizer step may come as one list of micro-batches, losses are weighted by supervised tokens for every model,
 evaluation and prediction keep the data set's order, prediction generates from the prompt alone, and checkpoints are
 rotated only once the new one is sealed.
 """
@@ -26,8 +26,8 @@ from transformers.trainer_utils import PredictionOutput, seed_worker
 from training.arguments import ArgumentsError, FailedRunError, QLoRAArguments
 from training.callbacks import LogLineCallback, WatchLossCallback
 from training.checkpoint import SavingError, StopOnSignalCallback
-from training.loss import row_losses, supervised_logits, supervised_only, takes_logits_to_keep
-from training.steps import Step, StepSampler, all_tokens, check_packing
+from training.loss import row_losses, supervised_logits, supervised_only, supervised_tokens, takes_logits_to_keep
+from training.steps import Step, StepSampler, all_tokens, check_packing, rows_in
 
 LOADER_OPTIONS = (
     "num_workers", "pin_memory", "persistent_workers", "multiprocessing_context", "prefetch_factor", "in_order",
@@ -105,6 +105,9 @@ class QLoRATrainer(Seq2SeqTrainer):
         self.generation = generation
         self.generating = False
         self._loss_shifts_labels = True  # as every causal model's does; the library does not know it of GPT-2
+        # Of a model that gives the mean loss of a micro-batch whatever it is told: `compute_loss` weights it.
+        self.loss_is_scaled_for_ga = None if self.model_accepts_loss_kwargs else True
+        self.step_tokens: torch.Tensor | None = None  # those supervised in this step, for `compute_loss`
         self.step_collator = step_collator
         self.packing_checked = not self.args.packing
         self.saved_limit = self.args.save_total_limit
@@ -122,7 +125,9 @@ class QLoRATrainer(Seq2SeqTrainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         inputs = {name: value for name, value in inputs.items() if not name.startswith(PROMPT)}
-        return super().compute_loss(model, supervised_only(inputs) if self.skips_head else inputs, *args, **kwargs)
+        tokens = supervised_tokens(inputs)
+        loss = super().compute_loss(model, supervised_only(inputs) if self.skips_head else inputs, *args, **kwargs)
+        return loss * (tokens / self.step_tokens).to(loss.device) if self.loss_is_scaled_for_ga else loss
 
     # ---- steps of several micro-batches ----
 
@@ -146,7 +151,7 @@ class QLoRATrainer(Seq2SeqTrainer):
         """Backward through every micro-batch of a step; gives the loss of the step, or of the one batch."""
         if isinstance(inputs, dict):
             return super().training_step(model, inputs, *args)
-        if not self.packing_checked:
+        if not self.packing_checked and self.any_process(max(map(rows_in, inputs)) > 1):
             with self.accelerator.autocast():
                 check_packing(self.model, inputs, self.skips_head, self.args)
             self.packing_checked = True
@@ -160,9 +165,16 @@ class QLoRATrainer(Seq2SeqTrainer):
                 losses.append(super().training_step(model, batch, *args))
         return torch.stack(losses).sum()
 
+    def any_process(self, found: bool) -> bool:
+        return bool(self.accelerator.gather(torch.tensor([found], device=self.args.device)).any())
+
     def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Any:
         if self.step_collator is not None:
             batch_samples = [batch for step in batch_samples for batch in step]
+        if self.loss_is_scaled_for_ga and batch_samples:
+            self.step_tokens = sum(supervised_tokens(batch) for batch in batch_samples).to(device)
+            if self.args.average_tokens_across_devices:  # as gradients are
+                self.step_tokens = self.accelerator.gather(self.step_tokens).float().mean()
         return super()._get_num_items_in_batch(batch_samples, device)
 
     def floating_point_ops(self, inputs: Step | dict[str, torch.Tensor]) -> int:
@@ -361,13 +373,15 @@ def explaining_memory(args: TrainingArguments):
 def out_of_memory(args: TrainingArguments, error: Exception) -> str:
     if args.packing or args.max_tokens_per_batch is not None:
         now = args.max_tokens_per_batch or "source_max_len + target_max_len"
-        less = f"a smaller --max_tokens_per_batch (now {now})"
-    else:
+        less = f"a smaller --max_tokens_per_batch (now {now}), "
+    elif args.per_device_train_batch_size > 1:
         less = f"--per_device_train_batch_size 1 (now {args.per_device_train_batch_size}) with more "
-        less += "--gradient_accumulation_steps"
+        less += "--gradient_accumulation_steps, "
+    else:
+        less = ""
     return (
         f"the GPU has too little memory: {str(error).splitlines()[0]}\n"
-        f"Try, in this order: {less}, shorter --source_max_len and --target_max_len, --gradient_checkpointing, "
+        f"Try, in this order: {less}shorter --source_max_len and --target_max_len, --gradient_checkpointing, "
         "--bits 4, a larger --max_memory_MB."
     )
 
