@@ -11,9 +11,9 @@ import torch
 from transformers import TrainerCallback
 
 import qlora
+from training.callbacks import StopOnSignalCallback
 from training.checkpoint import (
     SavingError,
-    StopOnSignalCallback,
     check_reads_back,
     get_last_checkpoint,
     write_manifest,

@@ -1,8 +1,12 @@
-"""What a training run says while it goes on, and when it ends because its loss is no number any more."""
+"""What a training run says while it goes on, and what ends it early: a signal, or a loss that is no number any more."""
 
 import math
+import os
+import signal
+import time
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
@@ -39,3 +43,47 @@ class WatchLossCallback(TrainerCallback):
                 f"the {name} is {value} at step {state.global_step}: training diverged. Lower --learning_rate "
                 f"({args.learning_rate:g}), or use --bf16 instead of --fp16. Earlier checkpoints are kept."
             )
+
+
+class StopOnSignalCallback(TrainerCallback):
+    """Turns SIGINT and SIGTERM into "finish this step, save, stop"; a second signal stops at once.
+
+    Under a launcher the processes agree on it, so that none waits for one that has gone. Use as a context manager
+    around training; `signum` is the signal that stopped it, or None.
+    """
+
+    GRACE = 1.0  # seconds in which a second signal counts as the first: launchers pass on what the terminal sent too
+
+    def __init__(self):
+        self.signum: int | None = None
+        self.received = 0.0
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self):
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self.previous[signum] = signal.signal(signum, self.receive)
+        return self
+
+    def __exit__(self, *error: object):
+        for signum, handler in self.previous.items():
+            signal.signal(signum, handler)
+
+    def receive(self, signum: int, frame: Any) -> None:
+        if self.signum is None:
+            self.signum, self.received = signum, time.monotonic()
+            message = (
+                f"\n{signal.Signals(signum).name}: saving after this step, then stopping (again to stop at once)\n"
+            )
+            os.write(2, message.encode())  # print may be in the middle of a line of its own
+        elif time.monotonic() - self.received > self.GRACE:
+            raise KeyboardInterrupt
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any):
+        if torch.distributed.is_initialized():
+            asked = torch.tensor(self.signum or 0, device=args.device)
+            torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
+            self.signum = int(asked) or None
+        if self.signum is not None:
+            control.should_save = True
+            control.should_training_stop = True
+        return control

@@ -8,8 +8,6 @@ while it saves leaves a directory without a manifest, or one that disagrees with
 import hashlib
 import os
 import shutil
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -314,50 +312,6 @@ class SavePeftModelCallback(TrainerCallback):
         sealed = [path for path in checkpoints_in(newest.parent) if (path / MANIFEST).is_file() and path not in kept]
         for checkpoint in sealed[max(self.save_total_limit - len(kept), 0) :]:
             shutil.rmtree(checkpoint)
-
-
-class StopOnSignalCallback(TrainerCallback):
-    """Turns SIGINT and SIGTERM into "finish this step, save, stop"; a second signal stops at once.
-
-    Under a launcher the processes agree on it, so that none waits for one that has gone. Use as a context manager
-    around training; `signum` is the signal that stopped it, or None.
-    """
-
-    GRACE = 1.0  # seconds in which a second signal counts as the first: launchers pass on what the terminal sent too
-
-    def __init__(self):
-        self.signum: int | None = None
-        self.received = 0.0
-        self.previous: dict[int, Any] = {}
-
-    def __enter__(self):
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            self.previous[signum] = signal.signal(signum, self.receive)
-        return self
-
-    def __exit__(self, *error: object):
-        for signum, handler in self.previous.items():
-            signal.signal(signum, handler)
-
-    def receive(self, signum: int, frame: Any) -> None:
-        if self.signum is None:
-            self.signum, self.received = signum, time.monotonic()
-            message = (
-                f"\n{signal.Signals(signum).name}: saving after this step, then stopping (again to stop at once)\n"
-            )
-            os.write(2, message.encode())  # print may be in the middle of a line of its own
-        elif time.monotonic() - self.received > self.GRACE:
-            raise KeyboardInterrupt
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any):
-        if torch.distributed.is_initialized():
-            asked = torch.tensor(self.signum or 0, device=args.device)
-            torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)
-            self.signum = int(asked) or None
-        if self.signum is not None:
-            control.should_save = True
-            control.should_training_stop = True
-        return control
 
 
 # ---- Finishing -----------------------------------------------------------------------------------------------------

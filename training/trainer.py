@@ -24,8 +24,8 @@ from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import PredictionOutput, seed_worker
 
 from training.arguments import ArgumentsError, FailedRunError, QLoRAArguments
-from training.callbacks import LogLineCallback, WatchLossCallback
-from training.checkpoint import SavingError, StopOnSignalCallback
+from training.callbacks import LogLineCallback, StopOnSignalCallback, WatchLossCallback
+from training.checkpoint import SavingError
 from training.loss import row_losses, supervised_logits, supervised_only, supervised_tokens, takes_logits_to_keep
 from training.steps import Step, StepSampler, all_tokens, check_packing, rows_in
 
