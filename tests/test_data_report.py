@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from data.report import advise, advise_limit, build_report, describe, format_report, write_report
+from data.advice import advise, advise_limit
+from data.report import build_report, describe, format_report, write_report
 
 FLAGS = {
     "source_max_len": 1024,
