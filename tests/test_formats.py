@@ -645,6 +645,14 @@ def test_a_conversation_that_waits_for_its_answer():
     assert as_question(answered, FORMATS["messages"]) is answered
 
 
+def test_a_turn_of_an_odd_kind_is_left_to_the_checks():
+    for turn in ({"role": ["assistant"]}, {"role": None}, {}):
+        record = {"messages": [turn]}
+        assert as_question(record, FORMATS["messages"]) is record
+        with pytest.raises(SkipRow):
+            FORMATS["messages"].convert(record)
+
+
 def test_to_train_on_a_question_is_refused():
     with pytest.raises(DataError, match="no format fits its columns: 'input'"):
         detect_format({"input": "1 + 2 ="})

@@ -270,6 +270,19 @@ def test_preview_shows_rows_and_writes_nothing(make_base, command, tmp_path, cap
     assert "### Human: What is 0 and one?" in printed and not (tmp_path / "out").exists()
 
 
+def test_preview_shows_the_template_that_the_run_was_trained_with(make_base, command, tmp_path, capsys):
+    rows = chat_rows(tmp_path / "chat.jsonl")
+    template = tmp_path / "mine.jinja"
+    template.write_text("{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}{% endfor %}"
+                        "{% if add_generation_prompt %}<assistant>{% endif %}")  # fmt: skip
+    argv = command(make_base(), "--dataset", str(rows))
+    assert qlora.main([*argv, "--chat_template", str(template)]) == 0
+    template.unlink()
+    capsys.readouterr()
+    assert qlora.main([*argv, "--preview", "1"]) == 0
+    assert "<user>What is 0 and one?" in capsys.readouterr().out
+
+
 def test_data_that_changed_since_the_checkpoint_is_said(make_base, command, tmp_path, capsys):
     rows = chat_rows(tmp_path / "chat.jsonl")
     argv = command(make_base(), "--dataset", str(rows))

@@ -406,6 +406,15 @@ def test_a_cut_short_write_leaves_nothing_to_trust(cached, monkeypatch):
     assert cached() == 1
 
 
+@pytest.mark.parametrize("size", [0, 100, -100])
+def test_a_damaged_file_is_made_anew(cached, tmp_path, size):
+    assert cached() == 1
+    [kept] = tmp_path.glob("tokens-*.arrow")
+    kept.write_bytes(kept.read_bytes()[:size])
+    assert cached() == 1
+    assert cached() == 0
+
+
 def test_a_full_disk_is_named(cached, monkeypatch):
     def full(self, rows):
         raise OSError(28, "No space left on device")
