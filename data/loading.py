@@ -173,7 +173,6 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
         DataError: the data cannot be used as asked; the message is for the user.
     """
     from data.collator import DataCollatorForCausalLM  # brings torch
-    from data.report import build_report, format_report
     from data.rows import cache_directory, key_of
     from data.tokens import RowEncoder
 
@@ -191,18 +190,38 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
     used += [f"{len(held_out):,} of {len(rows.eval):,} eval"] if held_out is not None else []
     _say(f"used: {', '.join(used) or 'no'} rows")
     conversations = any(_has_conversations(split) for split in (train, held_out))
-    asked = getattr(args, "chat_template", None)
+    _choose_template(tokenizer, getattr(args, "chat_template", None), conversations)
+    trained = sorted((a["digest"], a["kept"]) for a in rows.sources if a["use"] != "eval")
+    encoder, cache = RowEncoder(collator), cache_directory(args)
+    train = None if train is None else _tokenize(train, encoder, cache, "train", rows)
+    held_out = None if held_out is None else _tokenize(held_out, encoder, cache, "eval", rows)
+    step = _step_collator(collator, args, train)
+    return {
+        "train_dataset": train,
+        "eval_dataset": held_out if args.do_eval else None,
+        "predict_dataset": held_out if args.do_predict else None,
+        "data_collator": collator,
+        "train_collator": step,
+        "report": _report(rows, train, held_out, step, args),
+        "digest": key_of(trained) if trained else None,
+        "template": key_of(tokenizer.chat_template) if conversations else None,
+    }
+
+
+def _choose_template(tokenizer: Any, asked: str | None, conversations: bool) -> None:
+    """Give the tokenizer its chat template where there are conversations, and say which."""
     if conversations:
         from data.templates import choose_template
 
         _say(f"conversations: chat template is {choose_template(tokenizer, asked)}")
     elif asked is not None:
         _say(f"note: --chat_template {asked} has no effect: no row is a conversation")
-    trained = sorted((a["digest"], a["kept"]) for a in rows.sources if a["use"] != "eval")
-    encoder, cache = RowEncoder(collator), cache_directory(args)
-    train = None if train is None else _tokenize(train, encoder, cache, "train", rows)
-    held_out = None if held_out is None else _tokenize(held_out, encoder, cache, "eval", rows)
-    step = _step_collator(collator, args, train)
+
+
+def _report(rows: Rows, train: Any, held_out: Any, step: Any, args: Any) -> dict[str, Any]:
+    """Return the data report, printed."""
+    from data.report import build_report, format_report
+
     report = build_report(
         [_for_report(account) for account in rows.sources],
         {"train": train, "eval": held_out},
@@ -211,16 +230,7 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
         _duplicates(train, held_out),
     )
     _say(format_report(report), prefix="")
-    return {
-        "train_dataset": train,
-        "eval_dataset": held_out if args.do_eval else None,
-        "predict_dataset": held_out if args.do_predict else None,
-        "data_collator": collator,
-        "train_collator": step,
-        "report": report,
-        "digest": key_of(trained) if trained else None,
-        "template": key_of(tokenizer.chat_template) if conversations else None,
-    }
+    return report
 
 
 def _step_collator(collator: Any, args: Any, train: Any):

@@ -107,6 +107,9 @@ class RowEncoder:
         ids, spans = self._one_bos(*self._encoded(text, spans))
         # White space and marks after the last answer are nobody's loss; turns are.
         unlearned = 0 if messages[-1]["supervised"] else len(ids) - spans[-1][1]
+        if unlearned and self.collator.train_on_source and len(ids) <= self._limit:  # there all turns are learned
+            answers = sum(end - start for start, end in spans)
+            return self._row(ids, spans, (len(ids) - answers, answers, 0, 0))
         ids, spans = self._ended(ids, spans, len(ids) + 1)
         answers = sum(end - start for start, end in spans)
         kept, spans = (ids, spans) if len(ids) <= self._limit else self._ended(ids, spans, self._limit)

@@ -21,25 +21,34 @@ from training.checkpoint import (
 
 
 @pytest.fixture
-def stop_after(monkeypatch):
+def add_callback(monkeypatch):
+    """A function: callback → every trainer from now on has it too."""
+    from training import trainer as module
+
+    def add(callback):
+        build = module.build_trainer
+
+        def build_with_it(*args, **kwargs):
+            trainer = build(*args, **kwargs)
+            trainer.add_callback(callback)
+            return trainer
+
+        monkeypatch.setattr(module, "build_trainer", build_with_it)
+
+    return add
+
+
+@pytest.fixture
+def stop_after(add_callback):
     """A function: step → every run from now on gets SIGTERM when it finishes that step."""
 
     def stop(step: int) -> None:
-        from training import trainer as module
-
         class Terminate(TrainerCallback):
             def on_step_begin(self, args, state, control, **kwargs):
                 if state.global_step == step - 1:
                     os.kill(os.getpid(), signal.SIGTERM)
 
-        build = module.build_trainer
-
-        def build_with_signal(*args, **kwargs):
-            trainer = build(*args, **kwargs)
-            trainer.add_callback(Terminate())
-            return trainer
-
-        monkeypatch.setattr(module, "build_trainer", build_with_signal)
+        add_callback(Terminate())
 
     return stop
 
@@ -228,22 +237,13 @@ def test_a_checkpoint_is_sealed_before_another_is_deleted(make_base, command, tm
     assert whole == [str(tmp_path / "out" / f"checkpoint-{step}") for step in (2, 3, 3)]
 
 
-def test_weights_that_are_not_finite_are_not_sealed(make_base, command, tmp_path, monkeypatch, capsys):
-    from training import trainer as module
-
+def test_weights_that_are_not_finite_are_not_sealed(make_base, command, tmp_path, add_callback, capsys):
     class Spoil(TrainerCallback):
         def on_step_end(self, args, state, control, model=None, **kwargs):
             if state.global_step == 2:
                 next(p for p in model.parameters() if p.requires_grad).data.fill_(float("inf"))
 
-    build = module.build_trainer
-
-    def spoiled(*args, **kwargs):
-        trainer = build(*args, **kwargs)
-        trainer.add_callback(Spoil())
-        return trainer
-
-    monkeypatch.setattr(module, "build_trainer", spoiled)
+    add_callback(Spoil())
     assert qlora.main(command(make_base(), "--save_steps", "1", "--logging_steps", "100")) == 1
     assert "no longer finite" in capsys.readouterr().err
     assert get_last_checkpoint(tmp_path / "out") == (str(tmp_path / "out" / "checkpoint-1"), False)

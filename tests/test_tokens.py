@@ -157,15 +157,26 @@ def test_train_on_source_supervises_all_of_it(tiny_tokenizer, template):
 
 
 def test_a_row_ends_with_its_last_supervised_answer(tiny_tokenizer):
-    for train_on_source in (False, True):
-        made = encoder(tiny_tokenizer, train_on_source=train_on_source)
-        exact, longer, silent = encode(made, turns(*CHAT[:2]), turns(*CHAT[:3]), turns(*CHAT, silent=(3,)))
-        counts = ("source_tokens", "source_cut")
-        for row in (longer, silent):  # what stands behind the last answer is left out, and counted
-            assert row["source_cut"] == row["source_tokens"] - exact["source_tokens"] > 0 == exact["source_cut"]
-            assert {name: row[name] for name in row if name not in counts} == {
-                name: exact[name] for name in exact if name not in counts
-            }
+    made = encoder(tiny_tokenizer)
+    exact, longer, silent = encode(made, turns(*CHAT[:2]), turns(*CHAT[:3]), turns(*CHAT, silent=(3,)))
+    counts = ("source_tokens", "source_cut")
+    for row in (longer, silent):  # what stands behind the last answer is left out, and counted
+        assert row["source_cut"] == row["source_tokens"] - exact["source_tokens"] > 0 == exact["source_cut"]
+        assert {name: row[name] for name in row if name not in counts} == {
+            name: exact[name] for name in exact if name not in counts
+        }
+
+
+def test_train_on_source_learns_the_turns_behind_the_last_answer_too(tiny_tokenizer):
+    (row,) = encode(encoder(tiny_tokenizer, train_on_source=True), turns(*CHAT[:3]))
+    assert row["source_cut"] == row["target_cut"] == 0
+    assert list(row["labels"]) == list(row["input_ids"]) and row["supervised"] == row["length"]
+    assert CHAT[2][1] in tiny_tokenizer.decode(row["input_ids"])
+    (cut,) = encode(encoder(tiny_tokenizer, row["length"] - 2, 1, train_on_source=True), turns(*CHAT[:3]))
+    assert cut["source_cut"] > 0 and cut["input_ids"][-1] == tiny_tokenizer.eos_token_id
+
+
+def test_an_answer_of_weight_0_is_shown_and_not_learned(tiny_tokenizer):
     made = encoder(tiny_tokenizer)
     (row,) = encode(made, turns(*CHAT, silent=(1,)))
     assert [tiny_tokenizer.decode(run) for run in runs(row)] == [" 是的, 🙂!\n\nYes\tit is  4.</s>"]

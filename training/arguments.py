@@ -115,11 +115,8 @@ class DataArguments:
         counts = ("max_train_samples", "max_eval_samples", "source_max_len", "preview")
         require_range(self, "1 or more", lambda n: n >= 1, *counts)
         require_range(self, "2 or more (one token and the end)", lambda n: n >= 2, "target_max_len")
-        size = self.eval_dataset_size
-        require(
-            0 < size < 1 or (size >= 1 and float(size).is_integer()),
-            f"--eval_dataset_size {size:g}: must be a whole number of rows, or a fraction between 0 and 1.",
-        )
+        size, rule = self.eval_dataset_size, "must be a whole number of rows, or a fraction between 0 and 1"
+        require(0 < size < 1 or (size >= 1 and float(size).is_integer()), f"--eval_dataset_size {size:g}: {rule}.")
 
 
 @dataclass
