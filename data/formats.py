@@ -265,7 +265,7 @@ NAMED_DATASETS = {
     "chip2": NamedDataset("chip2", {"path": "laion/OIG", "data_files": "unified_chip2.jsonl"}),
     "dolly": NamedDataset("dolly", {"path": "databricks/databricks-dolly-15k"}),
     # The whole is 14 folders and hundreds of GB. This is the first part of each zero-shot folder (cot, dialog, flan,
-    # niv2, t0): by the sizes on its pages 600 MB, and some 1.6 million rows.
+    # niv2, t0): 600 MB by the sizes on its pages.
     "flan-v2": NamedDataset("flan", {"path": "Open-Orca/FLAN", "data_files": {"train": "*_zsopt_data/part.0.parquet"}}),
     # Its main branch is a loading script, which datasets 4 and later refuse to run; the hub keeps a Parquet copy on a
     # branch of its own, one folder for each configuration. https://github.com/huggingface/datasets/issues/8012

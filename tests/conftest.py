@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -185,3 +186,38 @@ def load(args_for):
     from training.model import get_accelerate_model
 
     return lambda base, *flags: get_accelerate_model(args_for(base, *flags), None)[0]
+
+
+@pytest.fixture
+def add_callback(monkeypatch):
+    """A function: callback → every trainer from now on has it too."""
+    from training import trainer as module
+
+    def add(callback):
+        build = module.build_trainer
+
+        def build_with_it(*args, **kwargs):
+            trainer = build(*args, **kwargs)
+            trainer.add_callback(callback)
+            return trainer
+
+        monkeypatch.setattr(module, "build_trainer", build_with_it)
+
+    return add
+
+
+@pytest.fixture
+def stop_after(add_callback):
+    """A function: step → every run from now on gets SIGTERM when it finishes that step."""
+
+    def stop(step: int) -> None:
+        from transformers import TrainerCallback
+
+        class Terminate(TrainerCallback):
+            def on_step_begin(self, args, state, control, **kwargs):
+                if state.global_step == step - 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        add_callback(Terminate())
+
+    return stop

@@ -1,7 +1,6 @@
 """Resuming, completed runs, older layouts, and damage."""
 
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -18,39 +17,6 @@ from training.checkpoint import (
     get_last_checkpoint,
     write_manifest,
 )
-
-
-@pytest.fixture
-def add_callback(monkeypatch):
-    """A function: callback → every trainer from now on has it too."""
-    from training import trainer as module
-
-    def add(callback):
-        build = module.build_trainer
-
-        def build_with_it(*args, **kwargs):
-            trainer = build(*args, **kwargs)
-            trainer.add_callback(callback)
-            return trainer
-
-        monkeypatch.setattr(module, "build_trainer", build_with_it)
-
-    return add
-
-
-@pytest.fixture
-def stop_after(add_callback):
-    """A function: step → every run from now on gets SIGTERM when it finishes that step."""
-
-    def stop(step: int) -> None:
-        class Terminate(TrainerCallback):
-            def on_step_begin(self, args, state, control, **kwargs):
-                if state.global_step == step - 1:
-                    os.kill(os.getpid(), signal.SIGTERM)
-
-        add_callback(Terminate())
-
-    return stop
 
 
 def copy_of_state(path: Path) -> dict:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_checkpoint import stop_after  # noqa: F401 (a fixture)
 from test_trainer import make_trainer, rows_of
 from transformers import trainer_utils
 
@@ -243,7 +242,7 @@ def test_packed_training_is_unpacked_training(way, make_base, command, tmp_path,
         torch.testing.assert_close(packed[name], weight, rtol=1e-3, atol=2e-5)
 
 
-def test_packed_run_resumes_bit_for_bit(make_base, command, tmp_path, adapter_of, stop_after, monkeypatch):  # noqa: F811
+def test_packed_run_resumes_bit_for_bit(make_base, command, tmp_path, adapter_of, stop_after, monkeypatch):
     """12 steps = SIGTERM after 5 + 7, with dropout."""
     argv = command(make_base(), "--packing", "--max_steps", "12", "--lora_dropout", "0.1", "--logging_steps", "1")
     one, losses = train(argv, adapter_of, tmp_path / "one")
