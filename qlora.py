@@ -75,6 +75,7 @@ def check_request(argv: list[str]) -> None:
     parsed = check_command_line(argv)
     if parsed is not None:
         check_sources(parsed[1])
+        check_mmlu(parsed[2])
 
 
 def run(argv: list[str]) -> int:
@@ -86,6 +87,7 @@ def run(argv: list[str]) -> int:
 
     model_args, data_args, training_args, generation_args = parse(TrainingArguments, argv)
     check_sources(data_args)
+    check_mmlu(training_args)
     args = argparse.Namespace(**vars(model_args), **vars(data_args), **vars(training_args))
     if args.preview is not None:
         return show_rows(args)
@@ -96,7 +98,6 @@ def run(argv: list[str]) -> int:
     say_what_differs(args, generation_args, checkpoint)
     if completed and not (args.do_eval or args.do_predict or args.do_mmlu_eval):
         return 0  # there is nothing left to do, and that was said
-    check_mmlu(args)
     tokenizer = get_tokenizer(args, checkpoint)
     data_module = prepare_data(args, training_args, tokenizer, checkpoint)  # before the model, which takes longer
     set_seed(args.seed)
@@ -217,9 +218,9 @@ def say_what_differs(args: Any, generation_args: Any, checkpoint: str | None) ->
 
 
 def check_mmlu(args: Any) -> None:
-    """Refuse --do_mmlu_eval before the model is loaded where its questions are not there."""
+    """Refuse --do_mmlu_eval where its questions are not there, or are none."""
     if args.do_mmlu_eval:
-        from eval.mmlu import load_mmlu
+        from eval.mmlu_prompts import load_mmlu
 
         load_mmlu(args.mmlu_dataset, args.mmlu_split)
 

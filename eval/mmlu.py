@@ -6,108 +6,130 @@
 Source: https://arxiv.org/abs/2009.03300
 """
 
-import inspect
-import json
-import random
+import contextlib
 from collections import defaultdict
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
-from data.formats import DataError
+from data.mmlu.prompts import LETTERS
+from eval.mmlu_prompts import Prompt, encode_prompts, letter_tokens, load_mmlu
+from eval.prefix import group, next_logits
+from eval.statistics import macro_interval, mean
+from eval.subjects import GROUP_OF, GROUPS
 
-MMLU_DIRECTORY = Path(__file__).resolve().parent.parent / "data" / "mmlu"
-SHOTS = {"mmlu-zs": "zero", "mmlu-fs": "five"}
-SPLITS = {"eval": "val", "test": "test"}
-LETTERS = ("A", "B", "C", "D")
-
-
-def load_mmlu(dataset: str, split: str, limit: int | None = None, seed: int = 42) -> list[dict[str, str]]:
-    """Read the prompts of a split: one JSON object a line with `subject`, `input` (the prompt) and `output` (a letter).
-
-    `limit` keeps a seeded random sample, in the file's order.
-
-    Raises:
-        DataError: the file is not there, or a line is not such an object.
-    """
-    path = MMLU_DIRECTORY / f"{SHOTS[dataset]}_shot_mmlu_{SPLITS[split]}.json"
-    if not path.is_file():
-        raise DataError(
-            f"--do_mmlu_eval: there is no {path.name} in {path.parent}. Put the MMLU prompt files of the QLoRA "
-            "release there (five_shot_mmlu_val.json, …), or leave --do_mmlu_eval out."
-        )
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            rows.append({"subject": row["subject"], "input": row["input"], "output": row["output"].strip()})
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}, line {number}: not an object with subject, input and output ({error})") from error
-        if rows[-1]["output"] not in LETTERS:
-            raise DataError(f"{path}, line {number}: output {rows[-1]['output']!r} is none of {', '.join(LETTERS)}")
-    if limit is not None and limit < len(rows):
-        rows = [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), limit))]
-    return rows
-
-
-def letter_ids(tokenizer: Any) -> list[int]:
-    """Ids of the tokens that follow "Answer:" for A, B, C and D, with their space where the tokenizer joins it.
-
-    Raises:
-        DataError: they are not four distinct tokens.
-    """
-    ids = [tokenizer(f"Answer: {letter}", add_special_tokens=False)["input_ids"][-1] for letter in LETTERS]
-    if len(set(ids)) != len(LETTERS):
-        raise DataError(f"this tokenizer has no token of its own for each of A, B, C and D (ids {ids}): no MMLU scores")
-    return ids
-
-
-def prompt_ids(tokenizer: Any, prompt: str, max_tokens: int) -> list[int]:
-    """BOS and the prompt, cut from the left to `max_tokens`, so that the question itself stays whole."""
-    ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    return bos + ids[-max(max_tokens - len(bos), 1) :]
+POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")  # what such tables are called in transformers
 
 
 def score_mmlu(model: Any, tokenizer: Any, rows: list[dict[str, str]], split: str, max_tokens: int) -> dict[str, float]:
-    """Mean loss over the four letters, accuracy by subject, and their macro average.
+    """Loss and accuracies on multiple-choice questions; `mmlu_metrics` says which. The model's state is restored.
 
-    The model's training mode is restored.
+    Args:
+        rows: `subject`, `input` (the prompt) and `output` (a letter) of each question.
+        split: what stands in the name of each metric.
+        max_tokens: longest prompt, BOS not counted; longer ones are cut from the left, the question never.
+
+    Raises:
+        DataError: the tokenizer has no token of its own for each letter, or a question does not fit the model.
     """
-    from tqdm import tqdm
+    letters = letter_tokens(tokenizer)
+    prompts = encode_mmlu(model, tokenizer, rows, max_tokens)
+    with evaluating(model):
+        logits = next_logits(model, prompts, letters.ids)
+    return mmlu_metrics(rows, logits, split)
 
-    letters = torch.tensor(letter_ids(tokenizer))
-    right: dict[str, list[bool]] = defaultdict(list)
-    losses = []
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    last_only = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(base.forward).parameters else {}
-    was_training = model.training
+
+def encode_mmlu(model: Any, tokenizer: Any, rows: list[dict[str, str]], max_tokens: int) -> list[Prompt]:
+    """The questions as token ids, short enough for `max_tokens` and for the model; notes what it was not made for."""
+    texts = [row["input"] for row in rows]
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    table = positions if has_position_table(model) else None
+    prompts = encode_prompts(tokenizer, texts, letter_tokens(tokenizer), max_tokens, table)
+    longest = max(len(prompt.ids) for prompt in prompts)
+    if positions is not None and longest > positions:
+        print(
+            f"note: MMLU prompts are up to {longest:,} tokens long, but this model was made for {positions:,}; "
+            f"--mmlu_source_max_len {positions - 1} cuts their examples."
+        )
+    return prompts
+
+
+def has_position_table(model: torch.nn.Module) -> bool:
+    """Whether the model looks positions up and so has no more than these; others compute them (rotary, ALiBi)."""
+    modules = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Embedding))
+    buffers = (name for name, _ in model.named_buffers())
+    return any(name.rpartition(".")[2] in POSITION_TABLES for names in (modules, buffers) for name in names)
+
+
+@contextlib.contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Without dropout and gradients; afterwards every module is in the mode that it was in."""
+    modes = {module: module.training for module in model.modules()}
     model.eval()
-    with torch.no_grad():
-        for row in tqdm(rows, desc="MMLU", leave=False):
-            ids = torch.tensor([prompt_ids(tokenizer, row["input"], max_tokens)], device=model.device)
-            logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), **last_only).logits
-            logits = logits[0, -1].float().cpu()  # (vocabulary,)
-            answer = LETTERS.index(row["output"])
-            losses.append(torch.nn.functional.cross_entropy(logits[letters], torch.tensor(answer)).item())
-            right[row["subject"]].append(logits[letters].argmax().item() == answer)
-    model.train(was_training)
-    by_subject = {f"mmlu_{split}_accuracy_{name}": sum(hits) / len(hits) for name, hits in sorted(right.items())}
-    return {
-        "mmlu_loss": sum(losses) / len(losses),
-        f"mmlu_{split}_accuracy": sum(by_subject.values()) / len(by_subject),
-        **by_subject,
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def right_letters(rows: Sequence[dict[str, str]]) -> torch.Tensor:
+    """Which of A, B, C and D is right, 0 to 3; (questions,)."""
+    return torch.tensor([LETTERS.index(row["output"]) for row in rows])
+
+
+def answered_right(rows: Sequence[dict[str, str]], logits: torch.Tensor) -> list[bool]:
+    """Whether the right letter has the highest logit; never where one of them is not a number."""
+    return ((logits.argmax(dim=1) == right_letters(rows)) & logits.isfinite().all(dim=1)).tolist()
+
+
+def mmlu_metrics(rows: Sequence[dict[str, str]], logits: torch.Tensor, split: str) -> dict[str, float]:
+    """What the logits of the four letters, (questions, 4), are worth.
+
+    Returns:
+        Of `mmlu_{split}_`: `loss`, the mean cross-entropy over the four letters; `accuracy`, the mean over subjects,
+        and its 95 % interval `accuracy_low`, `accuracy_high`; `accuracy_questions`, over all questions alike;
+        `accuracy_SUBJECT`; `accuracy_group_NAME` over the questions of each of the paper's four groups, and
+        `accuracy_groups`, the mean of these; `questions`, their number.
+    """
+    right = answered_right(rows, logits)
+    subjects, groups = defaultdict(list), defaultdict(list)
+    for row, is_right in zip(rows, right, strict=True):
+        subjects[row["subject"]].append(is_right)
+        if row["subject"] in GROUP_OF:
+            groups[GROUP_OF[row["subject"]]].append(is_right)
+    low, high = macro_interval(list(subjects.values()))
+    by_group = {f"accuracy_group_{name}": mean(groups[name]) for name in GROUPS if name in groups}
+    metrics = {
+        "loss": torch.nn.functional.cross_entropy(logits, right_letters(rows)).item(),
+        "accuracy": mean([mean(hits) for hits in subjects.values()]),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "accuracy_questions": mean(right),
+        **by_group,
+        **({"accuracy_groups": mean(list(by_group.values()))} if by_group else {}),
+        **{f"accuracy_{name}": mean(hits) for name, hits in sorted(subjects.items())},
+        "questions": len(rows),
     }
+    return {f"mmlu_{split}_{name}": value for name, value in metrics.items()}
 
 
 class MMLUEvalCallback(TrainerCallback):
     """Scores MMLU at each evaluation and logs the result through the trainer.
 
     Args:
-        trainer: the trainer whose model is scored, or None until it is known.
+        trainer: the trainer whose model is scored; where it is None, `trainer` must be set before training begins.
         args: every flag of the command line.
+
+    Attributes:
+        rows: the questions.
+        logits: (questions, 4), those of the four letters when they were last scored.
+
+    Raises:
+        DataError: the prompt file is missing or wrong, or does not go with the tokenizer or the model.
     """
 
     def __init__(self, trainer: Any, args: Any):
@@ -115,12 +137,59 @@ class MMLUEvalCallback(TrainerCallback):
         self.split = args.mmlu_split
         self.max_tokens = args.mmlu_source_max_len
         self.rows = load_mmlu(args.mmlu_dataset, args.mmlu_split, args.max_mmlu_samples, args.seed)
+        self.prompts: list[Prompt] | None = None
+        self.logits: torch.Tensor | None = None
+        if trainer is not None:
+            self.prepare()
+
+    def prepare(self) -> None:
+        """Encode the questions, so that what is wrong with them is said before anything is trained."""
+        if self.prompts is None:
+            trainer = self.trainer
+            self.prompts = encode_mmlu(trainer.model, trainer.processing_class, self.rows, self.max_tokens)
 
     def score(self) -> dict[str, float]:
-        tokenizer = self.trainer.processing_class
-        metrics = score_mmlu(self.trainer.model, tokenizer, self.rows, self.split, self.max_tokens)
-        self.trainer.log(dict(metrics))
+        """Score the questions, each process a share of them, and log the metrics."""
+        self.prepare()
+        trainer = self.trainer
+        columns = letter_tokens(trainer.processing_class).ids
+        progress = trainer.is_world_process_zero() and not trainer.args.disable_tqdm
+        share = self.share()
+        with evaluating(trainer.model), trainer.accelerator.autocast():
+            found = next_logits(trainer.model, [self.prompts[index] for index in share], columns, progress=progress)
+        self.logits = self.gather(share, found)
+        metrics = mmlu_metrics(self.rows, self.logits, self.split)
+        trainer.log(dict(metrics))
         return metrics
+
+    def share(self) -> list[int]:
+        """Indices of the prompts of this process: whole groups, the largest first to who has least to do.
+
+        Where processes hold parts of one model they compute together, and each has all prompts.
+        """
+        args = self.trainer.args
+        if self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled:
+            return list(range(len(self.prompts)))
+        shares: list[list[int]] = [[] for _ in range(args.world_size)]
+        tokens = [0] * args.world_size
+        groups = [(sum(len(self.prompts[index].ids) for index in members), members) for members in group(self.prompts)]
+        for size, members in sorted(groups, reverse=True):
+            least = tokens.index(min(tokens))
+            tokens[least] += size
+            shares[least] += members
+        return shares[args.process_index]
+
+    def gather(self, share: list[int], found: torch.Tensor) -> torch.Tensor:
+        """The logits of all prompts, from those of every process."""
+        from accelerate.utils import gather_object
+
+        logits = torch.empty(len(self.prompts), len(LETTERS))
+        for indices, values in gather_object([(share, found)]):
+            logits[indices] = values
+        return logits
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any):
+        self.prepare()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any):
         scores = self.score()

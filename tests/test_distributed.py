@@ -32,14 +32,17 @@ def assert_same_weights(one: dict, two: dict) -> None:
 def test_two_processes_train_evaluate_and_predict_as_one(make_base, command, tmp_path, adapter_of):
     flags = ["--train_sampling_strategy", "sequential", "--do_eval", "--do_predict", "--eval_dataset_size", "7"]
     flags += ["--per_device_eval_batch_size", "2", "--max_grad_norm", "0.3"]
+    flags += ["--do_mmlu_eval", "--mmlu_dataset", str(REPOSITORY / "data" / "demo" / "mmlu.json")]
+    flags += ["--max_mmlu_samples", "12"]
     alone, together = tmp_path / "alone", tmp_path / "together"
     assert qlora.main(command(make_base(), *flags, "--output_dir", str(alone))) == 0
     printed = run_two(command(make_base(), *flags, "--output_dir", str(together), "--gradient_accumulation_steps", "1"))
     assert printed.count("summary") == 1  # the first process speaks for all
     assert_same_weights(adapter_of(alone), adapter_of(together))
     assert (together / "predictions.jsonl").read_text() == (alone / "predictions.jsonl").read_text()
-    losses = [json.loads((out / "metrics.json").read_text())["eval_loss"] for out in (alone, together)]
-    assert abs(losses[0] - losses[1]) < 1e-5
+    one, two = (json.loads((out / "metrics.json").read_text()) for out in (alone, together))
+    for name in ("eval_loss", "mmlu_eval_loss", "mmlu_eval_accuracy", "predict_bleu"):
+        assert two[name] == pytest.approx(one[name], abs=1e-5), name
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in (together / "checkpoint-3").iterdir()}
 
 

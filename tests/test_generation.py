@@ -1,12 +1,26 @@
-"""predictions.jsonl."""
+"""predictions.jsonl, and the command that scores it and files of other tools."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy
 import pytest
 
 from data.collator import IGNORE_INDEX, DataCollatorForCausalLM
-from eval.generation import write_predictions
+from eval import generation
+from eval.generation import main, score_generated, write_predictions
+from eval.text_metrics import text_metrics
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ROWS = [
+    {"prediction": "It is Paris.", "output": "It is Paris.", "fact": "capital", "prediction_tokens": 6},
+    {"prediction": "It is Lyon.", "output": "It is Rome.", "fact": "capital", "prediction_tokens": 4},
+    {"prediction": " euro", "output": "euro", "fact": "currency", "prediction_tokens": 2},
+    {"prediction": "who knows", "fact": "currency", "prediction_tokens": 4},
+]
+ROWS = [row | {"prediction_stopped": row["prediction_tokens"] != 6} for row in ROWS]
 
 
 @pytest.fixture
@@ -24,15 +38,36 @@ def ids_of(tokenizer, *texts):
     return numpy.array([row + [IGNORE_INDEX] * (longest - len(row)) for row in rows])
 
 
-def test_lines_and_metrics(collator, tmp_path):
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def write_lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def answers(tmp_path):
+    return write_lines(tmp_path / "answers.jsonl", ROWS)
+
+
+# Writing
+
+
+def test_lines_and_metrics(collator, tmp_path, capsys):
     rows = [
         {"input": "What is it? ", "output": "It is so. ", "id": 7, "length": 3},
         {"input": "And é?", "output": "no"},
         {"input": "It is so.", "output": "yes"},
+        {"input": "What?", "output": ""},
     ]
-    generated = ids_of(collator.tokenizer, "It is so.|", "yes", "It is so. yes|")
-    metrics = write_predictions(tmp_path / "p.jsonl", rows, generated, collator, [collator.tokenizer.eos_token_id])
-    lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text(encoding="utf-8").splitlines()]
+    generated = ids_of(collator.tokenizer, "It is so.|", "yes", "It is so. yes|", "|")
+    ends = [collator.tokenizer.eos_token_id]
+    metrics = write_predictions(tmp_path / "p.jsonl", rows, generated, collator, ends)
+    lines = read_lines(tmp_path / "p.jsonl")
+    texts = ("It is so.", "yes", "It is so. yes")
+    lengths = [len(collator.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
     assert lines[0] == {
         "input": "What is it? ",
         "output": "It is so. ",
@@ -40,18 +75,181 @@ def test_lines_and_metrics(collator, tmp_path):
         "length": 3,
         "prediction_with_input": "What is it? It is so.",
         "prediction": "It is so.",
+        "prediction_tokens": lengths[0] + 1,
+        "prediction_stopped": True,
     }
+    assert list(lines[0])[-4:] == list(generation.PREDICTION_FIELDS)
     assert lines[1]["prediction_with_input"] == "And é?yes"
+    assert (lines[1]["prediction_tokens"], lines[1]["prediction_stopped"]) == (lengths[1], False)
     # The prompt is cut off by tokens: an answer that repeats the prompt keeps it.
     assert lines[2]["prediction"] == "It is so. yes"
+    assert (lines[3]["prediction"], lines[3]["prediction_tokens"]) == ("", 1)
+    assert metrics["predict_references"] == 3
     assert metrics["predict_exact_match"] == pytest.approx(1 / 3)
-    assert metrics["predict_stopped"] == pytest.approx(2 / 3)
-    lengths = [len(collator.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in ("It is so.", "yes")]
-    whole = len(collator.tokenizer("It is so. yes", add_special_tokens=False)["input_ids"])
-    assert metrics["predict_new_tokens"] == pytest.approx((lengths[0] + 1 + lengths[1] + whole + 1) / 3)
+    assert metrics["predict_stopped"] == pytest.approx(3 / 4)
+    assert metrics["predict_new_tokens"] == pytest.approx((lengths[0] + 1 + lengths[1] + lengths[2] + 1 + 1) / 4)
+    assert capsys.readouterr().out == ""
+
+
+def test_metrics_are_the_same_with_and_without_a_file_and_from_the_file(collator, tmp_path, capsys):
+    rows = [{"input": "What is it? ", "output": "It is so."}, {"input": "And?", "output": "no, it is"}]
+    generated = ids_of(collator.tokenizer, "It is so.|", "it is")
+    ends = [collator.tokenizer.eos_token_id]
+    written = write_predictions(tmp_path / "p.jsonl", rows, generated, collator, ends, prefix="predict")
+    lines, scored = score_generated(rows, generated, collator, ends, prefix="eval")
+    assert lines == read_lines(tmp_path / "p.jsonl")
+    assert {name.replace("eval_", "predict_"): value for name, value in scored.items()} == written
+    assert written["predict_token_f1"] == pytest.approx((1 + 4 / 5) / 2)
+    assert main([str(tmp_path / "p.jsonl"), "--output", str(tmp_path / "m.json")]) == 0
+    [found] = json.loads((tmp_path / "m.json").read_text(encoding="utf-8")).values()
+    assert {name: found["all"][name] for name in written} == written
+
+
+def test_what_was_predicted_before_gives_way_and_is_named(collator, tmp_path, capsys):
+    rows = [{"input": "a", "prediction": "old", "output": "yes", "prediction_tokens": "mine"}]
+    generated = ids_of(collator.tokenizer, "yes|")
+    write_predictions(tmp_path / "p.jsonl", rows, generated, collator, [collator.tokenizer.eos_token_id])
+    [line] = read_lines(tmp_path / "p.jsonl")
+    assert list(line) == ["input", "output", *generation.PREDICTION_FIELDS]
+    assert line["prediction"] == "yes" and line["prediction_tokens"] > 1
+    assert "note: the rows have prediction, prediction_tokens already" in capsys.readouterr().out
+    assert rows[0]["prediction"] == "old"
+
+
+def test_half_a_character_in_a_field_is_written(collator, tmp_path):
+    rows = [{"input": "a", "output": "yes", "note": "\ud83d"}]
+    write_predictions(tmp_path / "p.jsonl", rows, ids_of(collator.tokenizer, "yes|"), collator, [1])
+    assert read_lines(tmp_path / "p.jsonl")[0]["note"] == "\ud83d"
+
+
+def test_answers_are_on_disk_before_they_are_scored(collator, tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generation, "line_metrics", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        rows = [{"input": "a", "output": "yes"}]
+        write_predictions(tmp_path / "p.jsonl", rows, ids_of(collator.tokenizer, "yes|"), collator, [1])
+    assert read_lines(tmp_path / "p.jsonl")[0]["prediction"] == "yes"
 
 
 def test_nothing_is_left_where_rows_and_predictions_differ_in_number(collator, tmp_path):
     with pytest.raises(ValueError):
         write_predictions(tmp_path / "p.jsonl", [], ids_of(collator.tokenizer, "a"), collator, [1])
-    assert not (tmp_path / "p.jsonl").exists()
+    assert not list(tmp_path.iterdir())
+
+
+# The command
+
+
+def table(printed: str) -> dict[str, list[str]]:
+    """Label → what stands behind it."""
+    lines = [line.split("  ") for line in printed.splitlines() if "  " in line]
+    return {label: [cell.strip() for cell in cells if cell.strip()] for label, *cells in lines}
+
+
+def test_report_of_one_file(answers, capsys):
+    assert main([answers]) == 0
+    printed = table(capsys.readouterr().out)
+    right = text_metrics([row["prediction"] for row in ROWS], [row.get("output") for row in ROWS])
+    assert printed["answers"] == ["4"] and printed["with a reference"] == ["3"]
+    assert printed["exact match"] == ["66.7", "[0.0, 100.0]"]
+    assert printed["BLEU"] == [f"{100 * right['predict_bleu']:.1f}"]
+    assert printed["chrF"] == [f"{100 * right['predict_chrf']:.1f}"]
+    assert printed["distinct-1"] == [f"{100 * right['predict_distinct_1']:.1f}"]
+    assert printed["stopped"][0] == "75.0"
+    assert printed["new tokens"][0] == "4.0"
+
+
+def test_several_files_and_groups(answers, tmp_path, capsys):
+    other = write_lines(
+        tmp_path / "other.jsonl", [{"prediction": "Rome", "output": "Rome", "fact": "city"}, {"prediction": "x"}]
+    )
+    output = tmp_path / "metrics.json"
+    assert main([answers, other, "--by", "fact", "--output", str(output)]) == 0
+    printed = capsys.readouterr().out
+    shown = table(printed)
+    assert f"[1] {answers}\n[2] {other}\n" in printed
+    assert shown["exact match"] == ["66.7", "[0.0, 100.0]", "100.0"]
+    assert shown["stopped"][-1] == "–"  # the other file does not say
+    assert shown["capital"][:3] == ["2", "2", "50.0"]
+    assert shown["currency"][:3] == ["2", "1", "100.0"]
+    assert printed.endswith(f"metrics: {output}\n")
+    metrics = json.loads(output.read_text(encoding="utf-8"))
+    assert metrics[answers]["by"]["currency"]["predict_new_tokens"] == 3
+    assert metrics[answers]["by"]["currency"]["predict_stopped"] == 1
+    assert metrics[answers]["all"]["predict_exact_match"] == pytest.approx(2 / 3)
+    assert metrics[answers]["all"]["predict_exact_match_interval"] == [0, 1]
+    assert metrics[other]["by"].keys() == {"city", "null"}
+    assert metrics[other]["by"]["null"]["predict_references"] == 0
+    assert "predict_exact_match" not in metrics[other]["by"]["null"]
+    assert [path.name for path in tmp_path.glob("*.partial")] == []
+
+
+def test_answers_without_references(tmp_path, capsys):
+    path = write_lines(tmp_path / "a.jsonl", [{"prediction": "so so"}])
+    assert main([path]) == 0
+    printed = capsys.readouterr().out
+    assert "BLEU" not in printed and table(printed)["distinct-1"] == ["50.0"]
+    assert f"note: {path} has no text in 'output': --reference FIELD names what is right" in printed
+
+
+def test_predictions_of_another_tool(shared_data, capsys):
+    """252 answers of GPT-3 to the user-oriented instructions; BLEU and chrF2 as sacreBLEU 2.5.1 computes them."""
+    path = shared_data / "self-instruct" / "davinci-self-instruct_predictions.jsonl"
+    assert main([str(path), "--prediction", "response", "--reference", "target"]) == 0
+    printed = capsys.readouterr().out
+    assert f"generation {path} --prediction response --reference target --output metrics.json" in printed
+    printed, rows = table(printed), read_lines(path)
+    right = sum(row["response"].strip() == row["target"].strip() for row in rows)
+    assert printed["answers"] == ["252"]
+    assert printed["exact match"][0] == f"{100 * right / 252:.1f}" == "6.0"
+    assert (printed["BLEU"], printed["chrF"]) == (["7.1"], ["18.6"])
+    assert printed["ROUGE-L"][0] == "27.6"
+
+
+GOOD = {"prediction": "a", "output": "a"}
+
+
+@pytest.mark.parametrize(
+    "lines, flags, said",
+    [
+        ([{"answer": "a"}], [], "line 1: column 'prediction' is missing\nfields there: answer; --prediction FIELD"),
+        ([GOOD, {"prediction": 3}], [], "line 2: column 'prediction' holds a number, not a text"),
+        ([GOOD, {"prediction": "a", "output": ["a"]}], [], "line 2: column 'output' holds a list, not a text"),
+        ([GOOD | {"prediction_tokens": "9"}], [], "line 1: column 'prediction_tokens' holds a text, not a number"),
+        ([GOOD | {"prediction_stopped": 1}], [], "holds a number, not true or false"),
+        ([GOOD], ["--reference", "target"], "--reference target: no row of "),
+        ([GOOD], ["--by", "fact"], "has this field; there are: output, prediction"),
+        ([GOOD], ["--output", "no/such/m.json"], "there is no directory no/such; make it first"),
+        ([GOOD], ["--output", "."], "--output . is a directory"),
+    ],
+)
+def test_wrong_requests(tmp_path, capsys, lines, flags, said):
+    assert main([write_lines(tmp_path / "a.jsonl", lines), *flags]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err and captured.out == ""
+
+
+def test_files_that_cannot_be_read(tmp_path, capsys):
+    assert main([str(tmp_path / "none.jsonl")]) == 2
+    assert "No such file" in capsys.readouterr().err
+    path = tmp_path / "cut.jsonl"
+    path.write_text('{"prediction": "a"}\n{"prediction": "b\n', encoding="utf-8")
+    assert main([str(path)]) == 2
+    assert "cut.jsonl, line 2, column" in capsys.readouterr().err
+    (tmp_path / "none.json").write_text("[]", encoding="utf-8")
+    assert main([str(tmp_path / "none.json")]) == 2
+    assert "no row in it" in capsys.readouterr().err
+
+
+def test_command_is_light_and_works_alone(answers):
+    """The module name of the README, as a process of its own, without the libraries that take seconds to import."""
+    check = (
+        "import runpy, sys\n"
+        "try:\n    runpy.run_module('eval.generation', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert end.code == 0\n"
+        "print([name for name in ('torch', 'transformers', 'evaluate', 'datasets') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", check, answers], capture_output=True, text=True, cwd=REPOSITORY)
+    assert run.stdout.endswith("--output metrics.json\n[]\n"), run.stdout + run.stderr

@@ -1,6 +1,7 @@
-"""MMLU scoring on prompts made here."""
+"""MMLU scores: against known answers, prefix against plain, during a run, alone, and over processes."""
 
 import json
+import types
 
 import pytest
 import torch
@@ -8,82 +9,194 @@ import torch
 import qlora
 from data.formats import DataError
 from eval import mmlu
+from eval.mmlu_prompts import encode_prompts, letter_tokens, load_mmlu
+from eval.prefix import each_alone, next_logits
+from eval.subjects import GROUPS
 
-QUESTION = "The following are multiple choice questions (with answers) about  {subject}.\n\nWhat is {n}?\nA. 1\nB. 2\n"
-QUESTION += "C. 3\nD. 4\nAnswer:"
-
-
-@pytest.fixture
-def prompts(tmp_path, monkeypatch):
-    """Eight questions of two subjects in a five-shot validation file."""
-    rows = [
-        {"subject": f"s{n % 2}", "input": QUESTION.format(subject=f"s{n % 2}", n=n), "output": "ABCD"[n % 4]}
-        for n in range(8)
-    ]
-    monkeypatch.setattr(mmlu, "MMLU_DIRECTORY", tmp_path)
-    (tmp_path / "five_shot_mmlu_val.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return rows
+HEADER = "The following are multiple choice questions (with answers) about  {}.\n\n"
+QUESTION = "What is {}?\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer:"
 
 
-def test_rows_and_a_seeded_sample_of_them(prompts):
-    assert mmlu.load_mmlu("mmlu-fs", "eval") == prompts
-    sample = mmlu.load_mmlu("mmlu-fs", "eval", limit=3, seed=1)
-    assert len(sample) == 3 and sample == mmlu.load_mmlu("mmlu-fs", "eval", limit=3, seed=1)
-    assert [prompts.index(row) for row in sample] == sorted(prompts.index(row) for row in sample)
+@pytest.fixture(scope="session")
+def questions(tmp_path_factory):
+    """A prompt file with 24 questions of three subjects, two examples before each."""
+    path = tmp_path_factory.mktemp("mmlu") / "prompts.json"
+    rows = []
+    for n in range(24):
+        subject = ("astronomy", "virology", "own_subject")[n % 3]
+        examples = "".join(f"{QUESTION.format(k)} {'ABCD'[k]}\n\n" for k in range(2))
+        prompt = HEADER.format(subject) + examples + QUESTION.format(f"{n} {'more ' * (n % 5)}")
+        rows.append({"subject": subject, "input": prompt, "output": "ABCD"[n % 4]})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
-@pytest.mark.parametrize("line", ["{", '{"subject": "s"}', "[1]", '{"subject": "s", "input": "i", "output": "E"}'])
-def test_bad_lines_are_named(prompts, tmp_path, line):
-    with (tmp_path / "five_shot_mmlu_val.json").open("a") as file:
-        file.write(line + "\n")
-    with pytest.raises(DataError, match="line 9"):
-        mmlu.load_mmlu("mmlu-fs", "eval")
+def rows_of(subjects):
+    return [{"subject": subject, "input": "", "output": "B"} for subject in subjects]
 
 
-def test_letters_and_the_cut_from_the_left(tiny_tokenizer):
-    ids = mmlu.letter_ids(tiny_tokenizer)
-    assert [tiny_tokenizer.decode([token]).strip() for token in ids] == ["A", "B", "C", "D"]
-    whole = mmlu.prompt_ids(tiny_tokenizer, "one two three four", 100)
-    cut = mmlu.prompt_ids(tiny_tokenizer, "one two three four", 5)
-    assert cut == [tiny_tokenizer.bos_token_id, *whole[-4:]]
+def logits_of(right):
+    """0 for every letter, and 5 for B where the answer is right, for C where it is not."""
+    logits = torch.zeros(len(right), 4)
+    for row, is_right in zip(logits, right, strict=True):
+        row[1 if is_right else 2] = 5.0
+    return logits
 
 
-class Oracle(torch.nn.Module):
-    """Gives letter `answer(prompt length)` the highest logit at the last position."""
-
-    def __init__(self, letters, rows_right):
-        super().__init__()
-        self.letters, self.rows_right, self.calls = letters, rows_right, 0
-        self.device = torch.device("cpu")
-
-    def forward(self, input_ids, attention_mask):
-        logits = torch.zeros(1, input_ids.shape[1], 384)
-        logits[0, -1, self.letters[self.rows_right[self.calls]]] = 5.0
-        self.calls += 1
-        return type("Output", (), {"logits": logits})
-
-
-def test_scores_against_known_answers(prompts, tiny_tokenizer):
-    """Subject s0 is answered right throughout, of s1 every other question: 1.0, 0.5, macro 0.75."""
-    right = ["ABCD".index(row["output"]) for row in prompts]
-    for wrong in (1, 5):
-        right[wrong] = (right[wrong] + 1) % 4
-    model = Oracle(mmlu.letter_ids(tiny_tokenizer), right).train()
-    scores = mmlu.score_mmlu(model, tiny_tokenizer, prompts, "eval", 2048)
-    assert scores["mmlu_eval_accuracy_s0"] == 1.0 and scores["mmlu_eval_accuracy_s1"] == 0.5
-    assert scores["mmlu_eval_accuracy"] == 0.75
-    assert scores["mmlu_loss"] > 1.0
-    assert model.training
+def test_metrics_by_hand():
+    """Three of four in astronomy, none of one in virology, both in a subject of one's own."""
+    rows = rows_of(["astronomy"] * 4 + ["virology"] + ["own"] * 2)
+    found = mmlu.mmlu_metrics(rows, logits_of([True, True, True, False, False, True, True]), "test")
+    assert found["mmlu_test_accuracy_astronomy"] == found["mmlu_test_accuracy_group_stem"] == 0.75
+    assert found["mmlu_test_accuracy_virology"] == found["mmlu_test_accuracy_group_other"] == 0.0
+    assert found["mmlu_test_accuracy_own"] == 1.0
+    assert found["mmlu_test_accuracy"] == pytest.approx((0.75 + 0 + 1) / 3)
+    assert found["mmlu_test_accuracy_groups"] == pytest.approx(0.75 / 2)
+    assert found["mmlu_test_accuracy_questions"] == pytest.approx(5 / 7)
+    right, wrong = 3 + 2.718281828**5, 2.718281828**5 + 3
+    assert found["mmlu_test_loss"] == pytest.approx(
+        (5 * -torch.log(torch.tensor(2.718281828**5 / right)) + 2 * torch.log(torch.tensor(wrong))).item() / 7
+    )
+    assert found["mmlu_test_accuracy_low"] < found["mmlu_test_accuracy"] < found["mmlu_test_accuracy_high"]
+    assert found["mmlu_test_questions"] == 7
+    assert all(name.startswith("mmlu_test_") for name in found)
 
 
-def test_during_a_run_and_alone(prompts, make_base, command, tmp_path):
-    argv = command(make_base(), "--do_mmlu_eval", "--do_eval", "--max_mmlu_samples", "4")
+def test_logits_that_are_no_numbers_are_no_answer():
+    rows = [{"subject": "s", "input": "", "output": "A"}]
+    assert mmlu.answered_right(rows, torch.full((1, 4), float("nan"))) == [False]
+
+
+def test_the_57_subjects_are_those_of_the_files(shared_data):
+    names = {path.stem.removesuffix("_val") for path in (shared_data / "mmlu" / "val").glob("*.csv")}
+    listed = [subject for subjects in GROUPS.values() for subject in subjects]
+    assert len(listed) == 57 and set(listed) == names
+    assert [len(GROUPS[name]) for name in ("stem", "humanities", "social_sciences", "other")] == [18, 13, 12, 14]
+
+
+def loaded(path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    return AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+
+
+def test_a_plain_function_scores_and_restores_the_model(questions, make_base):
+    model, tokenizer = loaded(make_base())
+    model.train()
+    model.model.layers[0].eval()
+    rows = load_mmlu(str(questions), "eval")
+    scores = mmlu.score_mmlu(model, tokenizer, rows, "eval", 2048)
+    assert model.training and model.model.layers[1].training and not model.model.layers[0].training
+    model.eval()
+    letters = letter_tokens(tokenizer)
+    right = 0
+    for row in rows:  # one whole forward pass and the whole output head for each question
+        ids = [tokenizer.bos_token_id, *tokenizer(row["input"], add_special_tokens=False)["input_ids"], *letters.lead]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
+        right += "ABCD"[logits[list(letters.ids)].argmax()] == row["output"]
+    assert scores["mmlu_eval_accuracy_questions"] == pytest.approx(right / len(rows))
+
+
+def test_a_learned_table_of_positions_cuts_prompts(questions, make_base, tmp_path):
+    from transformers import AutoModelForCausalLM, GPT2Config
+
+    _, tokenizer = loaded(make_base("gpt2"))
+    rows = load_mmlu(str(questions), "eval")
+    model = AutoModelForCausalLM.from_config(GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=384, n_positions=99))
+    longest = max(len(prompt.ids) for prompt in mmlu.encode_mmlu(model, tokenizer, rows, 2048))
+    assert 60 < longest <= 99
+    model.config.n_positions = 40
+    with pytest.raises(DataError, match="40 positions"):
+        mmlu.encode_mmlu(model, tokenizer, rows, 2048)
+
+
+def test_prompts_longer_than_the_model_was_made_for_are_said(questions, make_base, capsys):
+    model, tokenizer = loaded(make_base())
+    model.config.max_position_embeddings = 100
+    mmlu.encode_mmlu(model, tokenizer, load_mmlu(str(questions), "eval"), 2048)
+    assert "this model was made for 100; --mmlu_source_max_len 99 cuts their examples" in capsys.readouterr().out
+
+
+def test_shared_equals_plain_on_real_questions(shared_data, tmp_path):
+    """Zero-shot questions of four subjects, behind an example each, with real weights."""
+    from data.mmlu.prompts import format_prompt
+    from data.mmlu.sources import read_file
+
+    model, tokenizer = loaded(shared_data / "models" / "stories260K")
+    texts = []
+    for subject in ("anatomy", "formal_logic", "sociology", "virology"):
+        dev, val = (
+            list(read_file(shared_data / "mmlu" / split / f"{subject}_{split}.csv", subject))
+            for split in ("dev", "val")
+        )
+        texts += [format_prompt(question, dev[:1]) for question in val]
+    letters = letter_tokens(tokenizer)
+    prompts = encode_prompts(tokenizer, texts, letters, 2048)
+    model.eval()
+    with torch.no_grad():
+        shared = next_logits(model, prompts, letters.ids)
+        plain = torch.cat([logits[:, list(letters.ids)] for _, logits in each_alone(model, prompts)])
+    assert (shared - plain).abs().max() < 1e-4
+    assert torch.equal(shared.argmax(1), plain.argmax(1))
+
+
+def logged(out):
+    history = json.loads((out / "trainer_state.json").read_text())["log_history"]
+    return [entry for entry in history if "mmlu_eval_loss" in entry]
+
+
+def test_during_a_run_and_alone(questions, make_base, command, tmp_path):
+    """At the start, at each evaluation, at the end; then with --do_eval alone, and with nothing else."""
+    flags = ["--do_mmlu_eval", "--mmlu_dataset", str(questions), "--max_mmlu_samples", "9"]
+    argv = command(make_base(), *flags, "--do_eval", "--eval_strategy", "steps", "--eval_steps", "2", "--seed", "5")
     assert qlora.main(argv) == 0
     out = tmp_path / "out"
     metrics = json.loads((out / "metrics.json").read_text())
-    logged = json.loads((out / "trainer_state.json").read_text())["log_history"]
-    assert [entry["step"] for entry in logged if "mmlu_loss" in entry] == [0]  # the last one comes after training
-    alone = command(make_base(), "--do_mmlu_eval", "--do_train", "False", "--max_mmlu_samples", "4")
-    assert qlora.main(alone) == 0
-    again = json.loads((out / "metrics.json").read_text())
-    assert again["mmlu_loss"] == metrics["mmlu_loss"] and "mmlu_eval_accuracy" in again
+    assert [entry["step"] for entry in logged(out)] == [0, 2, 3]
+    assert metrics["mmlu_eval_questions"] == 9 and "mmlu_eval_accuracy_group_stem" in metrics
+    assert json.loads((out / "eval_results.json").read_text())["mmlu_eval_loss"] == metrics["mmlu_eval_loss"]
+    assert logged(out)[0]["mmlu_eval_loss"] != metrics["mmlu_eval_loss"]  # it was trained
+    for more in (["--do_eval"], []):
+        alone = command(make_base(), *flags, "--do_train", "False", "--seed", "5", *more)
+        (out / "metrics.json").unlink()
+        assert qlora.main(alone) == 0
+        again = json.loads((out / "metrics.json").read_text())
+        assert again["mmlu_eval_loss"] == pytest.approx(metrics["mmlu_eval_loss"], abs=1e-6)
+        assert ("eval_loss" in again) == bool(more)
+
+
+def test_scoring_changes_nothing_that_is_trained(questions, make_base, command, tmp_path, adapter_of):
+    flags = ["--eval_strategy", "steps", "--eval_steps", "1", "--lora_dropout", "0.1"]
+    mmlu_flags = ["--do_mmlu_eval", "--mmlu_dataset", str(questions)]
+    for name, more in (("without", []), ("with", mmlu_flags)):
+        assert qlora.main(command(make_base(), *flags, *more, "--output_dir", str(tmp_path / name))) == 0
+    one, two = adapter_of(tmp_path / "without"), adapter_of(tmp_path / "with")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_bad_prompt_file_is_refused_before_training(questions, make_base, command, tmp_path, capsys):
+    path = tmp_path / "bad.json"
+    path.write_text(questions.read_text() + "{}\n")
+    assert qlora.main(command(make_base(), "--do_mmlu_eval", "--mmlu_dataset", str(path))) == 2
+    assert "bad.json, line 25" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "trainer_state.json").exists()
+
+
+def test_processes_share_the_groups_and_leave_none_out(questions, make_base):
+    model, tokenizer = loaded(make_base())
+    prompts = mmlu.encode_mmlu(model, tokenizer, load_mmlu(str(questions), "eval"), 2048)
+    shares = []
+    for rank in range(2):
+        callback = mmlu.MMLUEvalCallback.__new__(mmlu.MMLUEvalCallback)
+        callback.prompts = prompts
+        callback.trainer = types.SimpleNamespace(
+            args=types.SimpleNamespace(world_size=2, process_index=rank),
+            is_fsdp_enabled=False,
+            is_deepspeed_enabled=False,
+        )
+        shares.append(callback.share())
+    assert sorted(shares[0] + shares[1]) == list(range(24))
+    assert {len(share) for share in shares} == {8, 16}
+    callback.trainer.is_fsdp_enabled = True  # processes that hold one model together score together
+    assert callback.share() == list(range(24))

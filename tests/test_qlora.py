@@ -129,9 +129,9 @@ def test_wrong_data_is_refused_before_the_model_loads(command, tmp_path, capsys,
 
 
 def test_mmlu_without_its_files_is_refused(make_base, command, capsys, monkeypatch, tmp_path):
-    import eval.mmlu as mmlu
+    from eval import mmlu_prompts
 
-    monkeypatch.setattr(mmlu, "MMLU_DIRECTORY", tmp_path)
+    monkeypatch.setattr(mmlu_prompts, "MMLU_DIRECTORY", tmp_path)
     assert qlora.main(command(make_base(), "--do_mmlu_eval")) == 2
     assert "five_shot_mmlu_val.json" in capsys.readouterr().err
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from training.evaluation_arguments import EvaluationArguments
 from training.flag_rules import CHOICES, FIXED_FLAGS, GROUPING_STRATEGIES, RANGES, REPLACED_FLAGS, TRACKERS
 from training.generation_arguments import GenerationArguments
 from training.parsing import (
@@ -120,7 +121,7 @@ class DataArguments:
 
 
 @dataclass
-class QLoRAArguments:
+class QLoRAArguments(EvaluationArguments):
     """What this tool adds to, or sets differently in, `Seq2SeqTrainingArguments`; needs no torch.
 
     `training.trainer.TrainingArguments` joins it with transformers' class.
@@ -130,11 +131,6 @@ class QLoRAArguments:
 
     cache_dir: str | None = option(None, "Where downloaded models and data are kept.")
     train_on_source: bool = option(False, "Supervise the source too, not only the target.")
-    do_mmlu_eval: bool = option(False, "Score MMLU questions at each evaluation.")
-    mmlu_split: str = option("eval", "MMLU split: eval or test.")
-    mmlu_dataset: str = option("mmlu-fs", "MMLU prompts: mmlu-fs (five-shot) or mmlu-zs (zero-shot).")
-    max_mmlu_samples: int | None = option(None, "Score at most this many MMLU questions.")
-    mmlu_source_max_len: int = option(2048, "Longest MMLU prompt, in tokens; cut from the left.")
     full_finetune: bool = option(False, "Train every weight instead of adapters (with --bits 16 or 32).")
     adam8bit: bool = option(False, "Keep Adam's state in 8 bits (paged where there is a CUDA GPU).")
     double_quant: bool = option(True, "Quantize the quantization constants too (4 bits).")
@@ -217,6 +213,7 @@ class QLoRAArguments:
         self.check_batching_pairs()
         self.check_library_pairs()
         self.check_paths()
+        self.check_evaluation()
         self.check_packages()
         self.resolve_aliases()
 

@@ -20,8 +20,15 @@ class LogLineCallback(ProgressCallback):
         if not state.is_world_process_zero or self.training_bar is None or not logs:
             return
         hidden = ("epoch", "total_flos", "runtime", "per_second", "supervised_tokens")
-        shown = [f"{name} {value:.4g}" for name, value in logs.items() if not name.endswith(hidden)]
+        shown = [
+            f"{name} {value:.4g}" for name, value in logs.items() if not (name.endswith(hidden) or of_one_subject(name))
+        ]
         self.training_bar.write(f"step {state.global_step}/{state.max_steps}  {'  '.join(shown)}")
+
+
+def of_one_subject(name: str) -> bool:
+    """Whether this is the accuracy of one of MMLU's 57 subjects, or of a group of them."""
+    return "_accuracy_" in name and not name.endswith(("_low", "_high"))
 
 
 class DivergedError(FailedRunError):

@@ -7,7 +7,6 @@ CHOICES = {
     "bits": (4, 8, 16, 32),
     "quant_type": ("nf4", "fp4"),
     "mmlu_split": ("eval", "test"),
-    "mmlu_dataset": ("mmlu-fs", "mmlu-zs"),
     "train_sampling_strategy": (None, "random", "sequential", "group_by_length", "batch_rebalance"),
 }
 GROUPING_STRATEGIES = ("group_by_length", "batch_rebalance")  # those that choose rows by their length

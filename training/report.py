@@ -119,7 +119,8 @@ def print_summary(args: Any, metrics: dict[str, Any], tuned: bool, command: list
         print(f"  eval loss:   {before}{metrics['eval_loss']:.4f}  (perplexity {metrics['eval_perplexity']:.3g})")
     if args.do_mmlu_eval:
         name = f"mmlu_{args.mmlu_split}_accuracy"
-        print(f"  MMLU:        {metrics[name]:.1%}  ({name}, macro average over subjects)")
+        low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
+        print(f"  MMLU:        {metrics[name]:.1%}, 95% interval {low:.1%} to {high:.1%}  ({name}, mean over subjects)")
     if args.do_predict:
         if "predict_exact_match" in metrics:
             print(f"  exact match: {metrics['predict_exact_match']:.1%} of {metrics['predict_samples']:,} predictions")

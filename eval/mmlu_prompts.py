@@ -1,0 +1,170 @@
+"""MMLU's prompt files, their prompts as token ids, and which tokens answer them.
+
+    rows = load_mmlu("mmlu-fs", "eval", limit=200)
+    letters = letter_tokens(tokenizer)
+    prompts = encode_prompts(tokenizer, [row["input"] for row in rows], letters, max_tokens=2048)
+
+Source: https://arxiv.org/abs/2009.03300
+"""
+
+import json
+import random
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.formats import DataError
+from data.mmlu.prompts import LETTERS
+
+MMLU_DIRECTORY = Path(__file__).resolve().parent.parent / "data" / "mmlu"
+SHOTS = {"mmlu-zs": "zero", "mmlu-fs": "five"}
+SPLITS = {"eval": "val", "test": "test"}
+ANSWER = "Answer:"
+# Where the header ends, and where each example with its answer does.
+BOUNDARY = re.compile(r"\A[^\n]*\n\n|(?<=\nAnswer: [A-D])\n\n")
+
+
+@dataclass(frozen=True)
+class LetterTokens:
+    """Token ids that continue "Answer:".
+
+    Attributes:
+        lead: those between it and the letter, the same for every letter; none where the letter's holds the space.
+        ids: one for each of A, B, C and D.
+    """
+
+    lead: tuple[int, ...]
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question as the model reads it.
+
+    Attributes:
+        ids: BOS, what is kept of the examples, the question, and the lead of the letters.
+        examples: the text before the question that is kept; prompts that have it in common begin alike.
+    """
+
+    ids: list[int]
+    examples: str
+
+
+def prompt_file(dataset: str, split: str) -> Path:
+    """The file of a named data set and split, or the file that `dataset` itself names, of whichever split it is.
+
+    Raises:
+        DataError: there is none.
+    """
+    if dataset not in SHOTS:
+        if not Path(dataset).is_file():
+            raise DataError(f"--mmlu_dataset {dataset}: no such file; give mmlu-fs, mmlu-zs or a file of their shape.")
+        return Path(dataset)
+    path = MMLU_DIRECTORY / f"{SHOTS[dataset]}_shot_mmlu_{SPLITS[split]}.json"
+    if not path.is_file():
+        raise DataError(
+            f"--do_mmlu_eval: there is no {path.name} in {path.parent}. Make it with: python data/mmlu/prepare.py "
+            "--hub (or --csv DIR, the official files); or leave --do_mmlu_eval out."
+        )
+    return path
+
+
+def load_mmlu(dataset: str, split: str, limit: int | None = None, seed: int = 42) -> list[dict[str, str]]:
+    """Read the prompts of a split: one JSON object a line with `subject`, `input` (the prompt) and `output` (a letter).
+
+    `limit` keeps a seeded sample that has as many questions of one subject as of another, in the file's order.
+
+    Raises:
+        DataError: the file is not there, or has a line that is not such an object.
+    """
+    path = prompt_file(dataset, split)
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), start=1):
+        try:
+            row = json.loads(line)
+            rows.append({"subject": row["subject"], "input": row["input"], "output": row["output"].strip()})
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}, line {number}: not an object with subject, input and output ({error})") from error
+        if rows[-1]["output"] not in LETTERS:
+            raise DataError(f"{path}, line {number}: output {rows[-1]['output']!r} is none of {', '.join(LETTERS)}")
+    return rows if limit is None else [rows[index] for index in spread([row["subject"] for row in rows], limit, seed)]
+
+
+def spread(subjects: Sequence[str], limit: int, seed: int) -> list[int]:
+    """Indices of `limit` rows at most, in order, as evenly over the subjects as these have rows."""
+    generator = random.Random(seed)
+    by_subject = defaultdict(list)
+    for index, subject in enumerate(subjects):
+        by_subject[subject].append(index)
+    ranked = []
+    for indices in by_subject.values():
+        generator.shuffle(indices)
+        ranked += [(rank, generator.random(), index) for rank, index in enumerate(indices)]
+    return sorted(index for *_, index in sorted(ranked)[:limit])
+
+
+def letter_tokens(tokenizer: Any) -> LetterTokens:
+    """The tokens that really follow "Answer:", with their space where the tokenizer joins it.
+
+    A small vocabulary may join the space with some letters and not with others (▁B, but ▁ and A): there is no one token
+    then that leads to all four, and each letter's last token is scored behind "Answer:" itself.
+
+    Raises:
+        DataError: they are not four distinct tokens, or a letter changes how "Answer:" itself is split.
+    """
+    before = tokenizer(ANSWER, add_special_tokens=False)["input_ids"]
+    whole = [tokenizer(f"{ANSWER} {letter}", add_special_tokens=False)["input_ids"] for letter in LETTERS]
+    if any(row[: len(before)] != before for row in whole):
+        raise DataError(f'this tokenizer joins "{ANSWER}" with the letter behind it: no MMLU scores')
+    ids = [row[-1] for row in whole]
+    if len(set(ids)) != len(LETTERS):
+        raise DataError(f"this tokenizer has no token of its own for each of A, B, C and D (ids {ids}): no MMLU scores")
+    leads = {tuple(row[len(before) : -1]) for row in whole}
+    return LetterTokens(leads.pop() if len(leads) == 1 else (), tuple(ids))
+
+
+def common_length(rows: Sequence[Sequence[int]]) -> int:
+    """How many first ids all rows have in common."""
+    first, last = min(rows), max(rows)  # what these two share, all that sort between them share
+    return next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+
+
+def split_prompt(text: str) -> list[str]:
+    """The header, each example with its answer, and last the question; together they are `text`."""
+    ends = [match.end() for match in BOUNDARY.finditer(text)]
+    return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+
+
+def encode_prompts(
+    tokenizer: Any, texts: Sequence[str], letters: LetterTokens, max_tokens: int, positions: int | None = None
+) -> list[Prompt]:
+    """Token ids of prompts, cut from the left by whole examples to `max_tokens`, BOS not counted; a question never.
+
+    Whole examples, so that no model is asked to go on from half of one, and so that what is kept depends on nothing
+    but the prompt itself.
+
+    Args:
+        positions: how many a model has at most, where it has a table of them; None where it computes them.
+
+    Raises:
+        DataError: a question alone takes more than `positions`.
+    """
+    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    limit = max_tokens if positions is None else min(max_tokens, positions - len(bos))
+    prompts = []
+    for text, ids in zip(texts, tokenizer(list(texts), add_special_tokens=False)["input_ids"], strict=True):
+        parts = split_prompt(text)
+        while len(ids) + len(letters.lead) > limit and len(parts) > 1:
+            parts = parts[1:]
+            ids = tokenizer("".join(parts), add_special_tokens=False)["input_ids"]
+        whole = bos + ids + list(letters.lead)
+        if positions is not None and len(whole) > positions:
+            raise DataError(
+                f"an MMLU question takes {len(whole)} tokens, and this model has {positions} positions: it cannot be "
+                f"scored. The question: {parts[-1][:80]!r}…"
+            )
+        prompts.append(Prompt(whole, "".join(parts[:-1])))
+    return prompts

@@ -1,0 +1,212 @@
+"""Logits behind many prompts that begin alike: what they have in common is run once and its key-value cache kept.
+
+    logits = next_logits(model, prompts, columns, max_tokens=2048)    # (prompts, columns)
+
+The rest of several prompts then goes through the model in one sequence. A mask lets each see the common prefix and
+itself, its positions go on where the prefix ends, and the output head is applied to its last token alone. Whether a
+model keeps the prompts apart is checked on the longest before anything is scored.
+"""
+
+import inspect
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from eval.mmlu_prompts import Prompt, common_length
+
+# Largest norm of a difference of logits over the norm of the logits that rounding alone may explain.
+EXACT, ROUNDED, ROUNDED_INT8 = 1e-3, 0.05, 0.15
+CHECKED_PROMPTS = 2
+
+
+class PrefixCache:
+    """Keys and values of the tokens that prompts begin with; what one prefix has in common with the next is kept."""
+
+    def __init__(self, model: Any):
+        from transformers import DynamicCache
+
+        self.model = model
+        # Without the config no layer drops what lies behind its window: the cache must go back to the prefix.
+        self.cache = DynamicCache()
+        self.ids: list[int] = []
+
+    def go_to(self, ids: list[int]) -> None:
+        """Hold `ids`, of which only those that are new are run."""
+        kept = common_length([self.ids, ids])
+        self.cut(len(self.ids) - kept)
+        if ids[kept:]:
+            run(self.model, ids[kept:], [len(ids) - kept - 1], past_key_values=self.cache)
+        self.ids = ids
+
+    def cut(self, tokens: int) -> None:
+        if tokens:
+            self.cache.crop(-tokens)
+
+    def logits_behind(self, rests: list[list[int]]) -> torch.Tensor:
+        """The logits behind each of `rests`, all of which go on from the prefix; (rests, vocabulary)."""
+        inputs = packed_inputs(self.model.config.get_text_config(), len(self.ids), rests)
+        ends = torch.tensor([len(rest) for rest in rests]).cumsum(0) - 1
+        ids = [token for rest in rests for token in rest]
+        logits = run(self.model, ids, ends.tolist(), past_key_values=self.cache, **inputs)
+        self.cut(len(ids))
+        return logits
+
+
+def next_logits(
+    model: Any, prompts: Sequence[Prompt], columns: Sequence[int], max_tokens: int = 1024, progress: bool = False
+) -> torch.Tensor:
+    """Logits of the tokens `columns` behind each prompt, (prompts, columns), float32 on the CPU.
+
+    Args:
+        max_tokens: tokens of several prompts in one forward pass at most. A pass over a prefix, or over one prompt that
+            is longer, may have more.
+        progress: whether to show a progress bar.
+    """
+    from tqdm import tqdm
+
+    why_not = cannot_share(model, prompts)
+    if why_not is not None:
+        print(f"note: MMLU runs each prompt by itself, which is slower: {why_not}.")
+    batches = shared_logits(model, prompts, max_tokens) if why_not is None else each_alone(model, prompts)
+    logits = torch.empty(len(prompts), len(columns))
+    with tqdm(total=len(prompts), desc="MMLU", unit="question", leave=False, disable=not progress) as bar:
+        for indices, found in batches:
+            logits[indices] = found[:, columns].float().cpu()
+            bar.update(len(indices))
+    return logits
+
+
+def each_alone(model: Any, prompts: Sequence[Prompt]) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """As `shared_logits`, with one whole pass for each prompt."""
+    for index, prompt in enumerate(prompts):
+        yield [index], run(model, prompt.ids, [len(prompt.ids) - 1])
+
+
+def shared_logits(model: Any, prompts: Sequence[Prompt], max_tokens: int) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Indices of prompts and the logits behind them, (prompts, vocabulary), group by group."""
+    cache = PrefixCache(model)
+    for members in group(prompts):
+        rows = [prompts[index].ids for index in members]
+        shared = min(common_length(rows), min(map(len, rows)) - 1)  # each row has a last token of its own
+        cache.go_to(rows[0][:shared])
+        for chosen in chunks([len(row) - shared for row in rows], max_tokens):
+            yield [members[index] for index in chosen], cache.logits_behind([rows[index][shared:] for index in chosen])
+
+
+def group(prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Indices of prompts by the examples that they begin with; of those that begin alike, the longest come first."""
+    groups: dict[str, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        groups.setdefault(prompt.examples, []).append(index)
+    return [groups[examples] for examples in sorted(groups, reverse=True)]
+
+
+def chunks(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Indices of lengths, in order, that are at most `max_tokens` together; what is longer comes by itself."""
+    chunk: list[int] = []
+    for index, length in enumerate(lengths):
+        if chunk and sum(lengths[i] for i in chunk) + length > max_tokens:
+            yield chunk
+            chunk = []
+        chunk.append(index)
+    yield chunk
+
+
+def packed_inputs(config: Any, shared: int, rests: list[list[int]]) -> dict[str, Any]:
+    """Mask and positions of `rests` in one sequence, each behind the same `shared` tokens and blind to the others.
+
+    Returns:
+        attention_mask, (1, 1, new, shared + new), or one for each kind of layer where a model has several kinds;
+        position_ids, (1, new).
+    """
+    lengths = torch.tensor([len(rest) for rest in rests])
+    owner = torch.repeat_interleave(torch.arange(len(rests)), lengths)  # (new,)
+    order = torch.arange(len(owner))
+    position = shared + order - (lengths.cumsum(0) - lengths)[owner]
+    own = (owner[:, None] == owner) & (order[:, None] >= order)  # (new, new)
+    full = torch.cat([torch.ones(len(owner), shared, dtype=torch.bool), own], dim=1)
+    distance = position[:, None] - torch.cat([torch.arange(shared), position])
+    window = getattr(config, "sliding_window", None)
+    near = full if window is None else full & (distance < window)
+    as_taken = additive if config._attn_implementation == "eager" else torch.clone  # sdpa takes booleans
+    kinds = getattr(config, "layer_types", None)
+    if kinds and "sliding_attention" in kinds:
+        mask = {"full_attention": as_taken(full)[None, None], "sliding_attention": as_taken(near)[None, None]}
+    else:
+        mask = as_taken(full if kinds else near)[None, None]
+    return {"attention_mask": mask, "position_ids": position[None]}
+
+
+def additive(seen: torch.Tensor) -> torch.Tensor:
+    """A mask to be added to attention scores; a finite number, which no precision turns into one that is not."""
+    return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float16).min)
+
+
+def run(model: Any, ids: list[int], last: list[int], **inputs: Any) -> torch.Tensor:
+    """One forward pass over one sequence; the logits at the positions `last`, (positions, vocabulary)."""
+    device = model.get_input_embeddings().weight.device
+    inputs = {name: on_device(value, device) for name, value in inputs.items()}
+    if takes(model, "logits_to_keep") and on_one_device(model):
+        kept = {"logits_to_keep": torch.tensor(last, device=device)}
+        last = list(range(len(last)))
+    else:
+        kept = {}
+    caching = {"use_cache": "past_key_values" in inputs} if takes(model, "use_cache") else {}
+    logits = model(input_ids=torch.tensor([ids], device=device), **inputs, **kept, **caching).logits
+    return logits[0, last]
+
+
+def on_device(value: Any, device: torch.device) -> Any:
+    if isinstance(value, dict):
+        return {name: on_device(part, device) for name, part in value.items()}
+    return value.to(device) if torch.is_tensor(value) else value
+
+
+def takes(model: Any, name: str) -> bool:
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return name in inspect.signature(base.forward).parameters
+
+
+def on_one_device(model: Any) -> bool:
+    return len(set((getattr(model, "hf_device_map", None) or {}).values())) <= 1
+
+
+def cannot_share(model: Any, prompts: Sequence[Prompt]) -> str | None:
+    """Why prompts cannot go over one prefix with this model, or None where they can.
+
+    The longest prompts that share a prefix are run both ways: a window of attention shows in them if in any.
+    """
+    groups = [members for members in group(prompts) if len(members) > 1]
+    if not groups:
+        return None
+    missing = [name for name in ("past_key_values", "attention_mask", "position_ids") if not takes(model, name)]
+    if missing:
+        return f"this architecture takes no {missing[0]}"
+    attention = getattr(model.config, "_attn_implementation", None)
+    if attention not in ("sdpa", "eager", None):
+        return f"its attention ({attention}) takes no mask of one's own"
+    longest = [sorted((prompts[index] for index in members), key=lambda p: -len(p.ids)) for members in groups]
+    checked = max(longest, key=lambda members: len(members[0].ids))[:CHECKED_PROMPTS]
+    try:
+        shared = torch.cat([logits for _, logits in shared_logits(model, checked, sys.maxsize)]).float()
+    except torch.OutOfMemoryError:
+        raise
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, NotImplementedError) as error:
+        return f"its cache cannot be shared ({type(error).__name__}: {error})"
+    alone = torch.cat([logits for _, logits in each_alone(model, checked)]).float()
+    shared, alone = (logits - logits.mean(dim=-1, keepdim=True) for logits in (shared, alone))
+    difference, limit = ((shared - alone).norm() / alone.norm()).item(), rounding(model)
+    if not difference <= limit:  # as when it is not a number
+        return f"over a shared cache its logits are {difference:.1%} off, where rounding explains {limit:.1%}"
+    return None
+
+
+def rounding(model: Any) -> float:
+    """The relative difference of logits that rounding may explain at the precision that the model computes in."""
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    if torch.int8 in dtypes:
+        return ROUNDED_INT8
+    halves = {torch.float16, torch.bfloat16} & dtypes or torch.is_autocast_enabled(model.device.type)
+    return ROUNDED if halves or torch.backends.cuda.matmul.allow_tf32 else EXACT

@@ -1,0 +1,143 @@
+"""Prompts over one shared prefix give the logits of prompts by themselves, or are run by themselves."""
+
+import random
+
+import pytest
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+from eval import prefix
+from eval.mmlu_prompts import Prompt
+from eval.prefix import PrefixCache, cannot_share, each_alone, next_logits, packed_inputs, shared_logits
+
+VOCABULARY = 384
+SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+OTHER_SIZES = {
+    "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4},
+    "bloom": {"hidden_size": 64, "n_layer": 2, "n_head": 4},
+    "mamba": {"hidden_size": 32, "state_size": 4, "num_hidden_layers": 1},
+}
+COLUMNS = [5, 9, 2, 7]
+
+
+def make(architecture, **more):
+    sizes = OTHER_SIZES.get(architecture, SIZES)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[architecture](vocab_size=VOCABULARY, **sizes, **more))
+    return model.eval()
+
+
+def ids(count, seed):
+    return random.Random(seed).choices(range(VOCABULARY), k=count)
+
+
+@pytest.fixture
+def prompts():
+    """Six prompts behind 120 tokens, three behind the first 80 of these, and one by itself."""
+    shared = ids(120, 0)
+    rows = [Prompt(shared + ids(5 + 7 * n, n + 1), "header, one, two") for n in range(6)]
+    rows += [Prompt(shared[:80] + ids(5 + 7 * n, n + 10), "header, one") for n in range(3)]
+    return [*rows, Prompt(ids(30, 20), "")]
+
+
+def alone(model, prompts):
+    with torch.no_grad():
+        return torch.cat([logits[:, COLUMNS] for _, logits in each_alone(model, prompts)])
+
+
+@pytest.mark.parametrize("max_tokens", [1, 30, 64, 10_000])
+@pytest.mark.parametrize(
+    "architecture, more",
+    [
+        ("llama", {}),
+        ("llama", {"attn_implementation": "eager"}),
+        ("qwen3", {"num_key_value_heads": 2}),
+        ("gpt2", {}),
+        ("gpt_neox", {}),
+        ("opt", {"ffn_dim": 128, "word_embed_proj_dim": 64}),
+        ("mistral", {"sliding_window": 32, "num_key_value_heads": 2}),
+        ("gemma3_text", {"sliding_window": 32, "layer_types": ["sliding_attention", "full_attention"]}),
+        ("gemma2", {"sliding_window": 32, "attn_implementation": "eager"}),
+    ],
+)
+def test_shared_equals_alone(prompts, architecture, more, max_tokens, capsys):
+    model = make(architecture, **more)
+    with torch.no_grad():
+        found = next_logits(model, prompts, COLUMNS, max_tokens)
+    assert capsys.readouterr().out == ""  # nothing was in the way
+    torch.testing.assert_close(found, alone(model, prompts), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture, said", [("bloom", "no position_ids"), ("mamba", "no past_key_values")])
+def test_architectures_that_cannot_share_say_so(prompts, architecture, said, capsys):
+    model = make(architecture)
+    with torch.no_grad():
+        found = next_logits(model, prompts, COLUMNS)
+    assert f"runs each prompt by itself, which is slower: this architecture takes {said}" in capsys.readouterr().out
+    torch.testing.assert_close(found, alone(model, prompts), rtol=0, atol=1e-5)
+
+
+def test_a_model_that_mixes_prompts_is_found_out(prompts, monkeypatch, capsys):
+    """Each prompt sees those before it: logits are wrong, and the check before scoring says by how much."""
+
+    def blind_to_nothing(config, shared, rests):
+        inputs = packed_inputs(config, shared, rests)
+        return inputs | {"attention_mask": torch.ones_like(inputs["attention_mask"]).tril(shared)}
+
+    monkeypatch.setattr(prefix, "packed_inputs", blind_to_nothing)
+    model = make("llama")
+    with torch.no_grad():
+        found = next_logits(model, prompts, COLUMNS)
+    assert "over a shared cache its logits are" in capsys.readouterr().out
+    torch.testing.assert_close(found, alone(model, prompts), rtol=0, atol=1e-5)
+
+
+def test_a_failing_cache_is_said_and_a_full_memory_is_not_swallowed(prompts, monkeypatch):
+    def fail(error):
+        def go_to(self, ids):
+            raise error
+
+        monkeypatch.setattr(PrefixCache, "go_to", go_to)
+
+    model = make("llama")
+    fail(IndexError("no such layer"))
+    assert cannot_share(model, prompts) == "its cache cannot be shared (IndexError: no such layer)"
+    fail(torch.OutOfMemoryError("full"))
+    with pytest.raises(torch.OutOfMemoryError):
+        cannot_share(model, prompts)
+
+
+def test_what_prefixes_have_in_common_is_run_once(prompts, monkeypatch):
+    """120 tokens once; 80 of them serve the second group; the packed rests stay within the budget."""
+    passes = []
+    run = prefix.run
+    monkeypatch.setattr(
+        prefix, "run", lambda model, ids, *args, **kw: passes.append(len(ids)) or run(model, ids, *args, **kw)
+    )
+    with torch.no_grad():
+        order = [index for indices, _ in shared_logits(make("llama"), prompts, 64) for index in indices]
+    assert sorted(order) == list(range(10))
+    rests = [5 + 7 * n for n in range(6)] + [5 + 7 * n for n in range(3)]
+    assert sum(passes) == 120 + sum(rests) + 30  # the lone prompt is a prefix of 29 and one token
+    assert all(length <= 64 for length in passes if length not in (120, 29))
+
+
+def test_the_mask_and_positions_of_a_tiny_case():
+    """Two prompts, [x] and [y z], behind two shared tokens."""
+    config = CONFIG_MAPPING["llama"]()
+    config._attn_implementation = "sdpa"
+    inputs = packed_inputs(config, 2, [[7], [8, 9]])
+    assert inputs["position_ids"].tolist() == [[2, 2, 3]]
+    assert inputs["attention_mask"][0, 0].int().tolist() == [
+        [1, 1, 1, 0, 0],
+        [1, 1, 0, 1, 0],
+        [1, 1, 0, 1, 1],
+    ]
+
+
+def test_half_precision_stays_within_its_rounding(prompts, capsys):
+    model = make("llama").to(torch.bfloat16)
+    with torch.no_grad():
+        found = next_logits(model, prompts, COLUMNS)
+    assert capsys.readouterr().out == ""
+    torch.testing.assert_close(found, alone(model, prompts).float(), rtol=0, atol=0.02)

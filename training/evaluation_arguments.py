@@ -1,0 +1,48 @@
+"""The flags of evaluation: MMLU, generated answers, and the base model beside the tuned one."""
+
+import os
+from dataclasses import dataclass
+
+from training.parsing import option, require
+
+MMLU_DATASETS = ("mmlu-fs", "mmlu-zs")
+
+
+@dataclass
+class EvaluationArguments:
+    """What is evaluated beside the loss; part of the training arguments."""
+
+    do_mmlu_eval: bool = option(False, "Score MMLU questions at each evaluation.")
+    mmlu_split: str = option("eval", "MMLU split: eval or test.")
+    mmlu_dataset: str = option(
+        "mmlu-fs", "MMLU prompts: mmlu-fs (five-shot), mmlu-zs (zero-shot), or a file like theirs."
+    )
+    max_mmlu_samples: int | None = option(None, "Score at most this many MMLU questions, spread over their subjects.")
+    mmlu_source_max_len: int = option(
+        2048, "Longest MMLU prompt, in tokens; examples beyond it are left out, the first one first; a question never."
+    )
+    predict_with_generate: bool = option(
+        False, "Generate answers at each evaluation too, and measure them as --do_predict does."
+    )
+    compare_base: bool = option(
+        False,
+        "Evaluate and predict with the adapter off too, and say what it changed (with --do_eval or --do_predict).",
+    )
+
+    def check_evaluation(self) -> None:
+        """Refuse what cannot be evaluated as asked."""
+        require(
+            self.mmlu_dataset in MMLU_DATASETS or os.path.isfile(self.mmlu_dataset),
+            f"--mmlu_dataset {self.mmlu_dataset}: no such file; allowed are {', '.join(MMLU_DATASETS)}, or a file of "
+            "their shape (see data/mmlu/README.md).",
+        )
+        if self.compare_base:
+            require(
+                not self.full_finetune,
+                "--compare_base with --full_finetune: every weight is tuned, so there is no adapter to switch off. Run "
+                "the base by itself: the same command with --do_train False and another --output_dir.",
+            )
+            require(
+                self.do_eval or self.do_predict or self.do_mmlu_eval,
+                "--compare_base without --do_eval, --do_predict or --do_mmlu_eval: there is nothing to compare.",
+            )
