@@ -82,8 +82,11 @@ def run(argv: list[str]) -> int:
     """Parse, build, train, evaluate, predict, and say what came of it."""
     from transformers import set_seed
 
+    from eval.steps import compare_models, evaluate, measure_evaluated_answers, new_measurements, predict
+    from training.failures import explaining_memory
     from training.model import get_accelerate_model, get_tokenizer, print_trainable_parameters
-    from training.trainer import TrainingArguments, build_trainer, explaining_memory
+    from training.report import save_metrics
+    from training.trainer import TrainingArguments, build_trainer
 
     model_args, data_args, training_args, generation_args = parse(TrainingArguments, argv)
     check_sources(data_args)
@@ -94,6 +97,7 @@ def run(argv: list[str]) -> int:
     checkpoint, completed = find_start(training_args)
     vars(args).update(vars(training_args))  # which may train no more
     args.max_new_tokens = generation_args.max_new_tokens
+    check_comparison(args, checkpoint)
     check_output(args, checkpoint)
     say_what_differs(args, generation_args, checkpoint)
     if completed and not (args.do_eval or args.do_predict or args.do_mmlu_eval):
@@ -105,15 +109,18 @@ def run(argv: list[str]) -> int:
     print_trainable_parameters(args, model)
     trainer = build_trainer(model, tokenizer, training_args, generation_args, data_module)
     mmlu = add_callbacks(trainer, args)
+    measure_evaluated_answers(trainer, data_module["data_collator"])
     with explaining_memory(training_args):
         if args.do_train:
             signum = train_and_save(trainer, args, checkpoint)
             if signum is not None:
                 return 128 + signum
+        measured = new_measurements(args)
         if args.do_eval or args.do_mmlu_eval:
-            evaluate(trainer, args, mmlu)
+            save_metrics(trainer, "eval", evaluate(trainer, args, mmlu, measured), args)
         if args.do_predict:
-            predict(trainer, args, data_module)
+            save_metrics(trainer, "predict", predict(trainer, args, data_module, measured), args)
+    compare_models(trainer, args, measured)
     finish(trainer, args, argv, tuned=args.do_train or checkpoint is not None)
     return 0
 
@@ -179,6 +186,14 @@ def find_start(training_args: Any) -> tuple[str | None, bool]:
     elif checkpoint is None and not training_args.do_train:
         print(f"note: {training_args.output_dir} holds no tuned weights: this is the base model as it is.")
     return checkpoint, completed
+
+
+def check_comparison(args: Any, checkpoint: str | None) -> None:
+    if args.compare_base and not args.do_train and checkpoint is None:
+        raise RequestError(
+            f"--compare_base: {args.output_dir} holds no tuned weights to compare the base with. Give the --output_dir "
+            "of a run that was trained, or leave --do_train False out."
+        )
 
 
 def check_output(args: Any, checkpoint: str | None) -> None:
@@ -256,35 +271,6 @@ def train_and_save(trainer: Any, args: Any, checkpoint: str | None) -> int | Non
     save_final(trainer, args)
     save_metrics(trainer, "train", metrics, args)
     return None
-
-
-def evaluate(trainer: Any, args: Any, mmlu: Any) -> None:
-    """Evaluate on the held-out rows, which brings MMLU with it, or on MMLU alone."""
-    from training.report import save_metrics
-
-    if args.do_eval:
-        metrics = trainer.evaluate(metric_key_prefix="eval") | {"eval_samples": len(trainer.eval_dataset)}
-    else:
-        metrics = mmlu.score()
-    save_metrics(trainer, "eval", metrics, args)
-
-
-def predict(trainer: Any, args: Any, data_module: dict[str, Any]) -> None:
-    from eval.generation import write_predictions
-    from training.report import save_metrics
-
-    rows = data_module["predict_dataset"]
-    output = trainer.predict(rows, metric_key_prefix="predict")
-    metrics = {**output.metrics, "predict_samples": len(rows)}
-    if trainer.is_world_process_zero():
-        path = Path(args.output_dir) / "predictions.jsonl"
-        ends = trainer.generation.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends]
-        metrics |= write_predictions(path, rows, output.predictions, data_module["data_collator"], ends)
-        if "predict_exact_match" not in metrics:  # questions without answers have no loss either
-            for name in ("loss", "perplexity", "supervised_tokens"):
-                metrics.pop(f"predict_{name}")
-    save_metrics(trainer, "predict", metrics, args)
 
 
 def finish(trainer: Any, args: Any, argv: list[str], tuned: bool) -> None:

@@ -127,6 +127,7 @@ class MMLUEvalCallback(TrainerCallback):
     Attributes:
         rows: the questions.
         logits: (questions, 4), those of the four letters when they were last scored.
+        prefix: what the names of the metrics start with, before `mmlu_`.
 
     Raises:
         DataError: the prompt file is missing or wrong, or does not go with the tokenizer or the model.
@@ -139,6 +140,7 @@ class MMLUEvalCallback(TrainerCallback):
         self.rows = load_mmlu(args.mmlu_dataset, args.mmlu_split, args.max_mmlu_samples, args.seed)
         self.prompts: list[Prompt] | None = None
         self.logits: torch.Tensor | None = None
+        self.prefix = ""
         if trainer is not None:
             self.prepare()
 
@@ -158,9 +160,14 @@ class MMLUEvalCallback(TrainerCallback):
         with evaluating(trainer.model), trainer.accelerator.autocast():
             found = next_logits(trainer.model, [self.prompts[index] for index in share], columns, progress=progress)
         self.logits = self.gather(share, found)
-        metrics = mmlu_metrics(self.rows, self.logits, self.split)
+        found = mmlu_metrics(self.rows, self.logits, self.split)
+        metrics = {f"{self.prefix}{name}": value for name, value in found.items()}
         trainer.log(dict(metrics))
         return metrics
+
+    def answers(self) -> tuple[list[str], list[bool]]:
+        """The subject of each question, and whether it was answered right when it was last scored."""
+        return [row["subject"] for row in self.rows], answered_right(self.rows, self.logits)
 
     def share(self) -> list[int]:
         """Indices of the prompts of this process: whole groups, the largest first to who has least to do.

@@ -7,7 +7,7 @@ Source of the percentile bootstrap: Efron and Tibshirani, An Introduction to the
 use on pairs of systems: https://aclanthology.org/W04-3250
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy
 
@@ -56,10 +56,46 @@ def paired_difference(
     Raises:
         ValueError: the two do not hold the same number of rows.
     """
-    if len(before) != len(after):
-        raise ValueError(f"{len(before)} rows before, {len(after)} after: a paired comparison needs the same rows")
+    check_paired(before, after)
     differences = numpy.asarray(after, dtype=float) - numpy.asarray(before, dtype=float)
     return mean(differences, weights), *mean_interval(differences, weights, seed)
+
+
+def paired_corpus_difference(
+    before: Sequence[Sequence[int]],
+    after: Sequence[Sequence[int]],
+    score: Callable[[Sequence[float]], float],
+    seed: int = 42,
+) -> tuple[float, float, float, float, float]:
+    """Scores of sums of counts over rows, such as a corpus BLEU, before and after, and their paired difference.
+
+    Args:
+        before, after: (rows, counts), counts of each row; those of a corpus are their sums.
+        score: of such sums.
+
+    Returns:
+        (score before, score after, difference, and the ends of its 95 % interval), as `paired_difference`.
+
+    Raises:
+        ValueError: the two do not hold the same number of rows.
+    """
+    check_paired(before, after)
+    both = [numpy.asarray(counts, dtype=float) for counts in (before, after)]
+    first, second = (score(counts.sum(axis=0).tolist()) for counts in both)
+    generator = numpy.random.default_rng(seed)
+    rows, found = len(before), []
+    for start in range(0, RESAMPLES, size := max(BATCH_NUMBERS // rows, 1)):
+        drawn = generator.multinomial(rows, numpy.full(rows, 1 / rows), size=min(size, RESAMPLES - start))
+        sums = [(drawn @ counts).tolist() for counts in both]  # (resamples, counts)
+        found += [score(b) - score(a) for a, b in zip(*sums, strict=True)]
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = numpy.percentile(found, [tail, 100 - tail])
+    return first, second, second - first, float(low), float(high)
+
+
+def check_paired(before: Sequence, after: Sequence) -> None:
+    if len(before) != len(after):
+        raise ValueError(f"{len(before)} rows before, {len(after)} after: a paired comparison needs the same rows")
 
 
 def macro_interval(right: Sequence[Sequence[bool]]) -> tuple[float, float]:

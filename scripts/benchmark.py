@@ -35,21 +35,28 @@ def ways(options: argparse.Namespace) -> dict[str, list[str]]:
     }
 
 
-def make_model(directory: str, hidden: int, layers: int) -> str:
-    """Save a random Llama with the demo's tokenizer; gives its directory."""
+def random_llama(vocabulary: int, hidden: int, layers: int) -> Any:
+    """A Llama of this size with seeded random weights, in fp32."""
     import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(DEMO / "base")
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=vocabulary,
         hidden_size=hidden,
         intermediate_size=8 * hidden // 3 // 64 * 64,
         num_hidden_layers=layers,
         num_attention_heads=max(hidden // 64, 1),
     )
-    LlamaForCausalLM(config).save_pretrained(directory)
+    return LlamaForCausalLM(config)
+
+
+def make_model(directory: str, hidden: int, layers: int) -> str:
+    """Save a random Llama with the demo's tokenizer; gives its directory."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(DEMO / "base")
+    random_llama(len(tokenizer), hidden, layers).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tunes a small base model in 4-bit NF4 and shows what it learned, on a CPU in under four minutes.
-#   bash scripts/demo.sh            flags behind it go to both runs, e.g. --bf16 on a GPU
+#   bash scripts/demo.sh            flags behind it go to the run, e.g. --bf16 on a GPU
 # The base model has read plain sentences about every country, but never a question. It is tuned on questions about
 # most countries and asked about the others: those answers can only come from what it had read.
 set -euo pipefail
@@ -9,21 +9,17 @@ source scripts/environment.sh
 
 out=output/demo
 rm -rf "$out"
-common=(
-  --model_name_or_path data/demo/base
-  --dataset data/demo/train.jsonl --eval_dataset data/demo/eval.jsonl
-  --source_max_len 128 --target_max_len 32
-  --do_predict --predict_with_generate --max_new_tokens 32 --per_device_eval_batch_size 32
-)
 
-echo "== 1/3 The base model answers questions about countries it will not be tuned on"
-python qlora.py "${common[@]}" --bits 4 --do_train False --output_dir "$out/base" "$@"
-
-echo "== 2/3 Tuning it in 4-bit NF4 on questions about the other countries"
-python qlora.py "${common[@]}" --bits 4 --quant_type nf4 --double_quant --do_eval \
+echo "== 1/2 Tuning it in 4-bit NF4, then asking both the base and the tuned model about countries it was not tuned on"
+python qlora.py \
+  --model_name_or_path data/demo/base \
+  --dataset data/demo/train.jsonl --eval_dataset data/demo/eval.jsonl \
+  --source_max_len 128 --target_max_len 32 \
+  --bits 4 --quant_type nf4 --double_quant \
   --lora_r 64 --lora_alpha 16 --learning_rate 1e-3 --max_steps 150 --logging_steps 10 \
   --per_device_train_batch_size 16 --gradient_accumulation_steps 1 --gradient_checkpointing False --group_by_length False \
+  --do_eval --do_predict --compare_base --max_new_tokens 32 --per_device_eval_batch_size 32 \
   --output_dir "$out" "$@"
 
-echo "== 3/3 Base against tuned"
+echo "== 2/2 Base against tuned"
 python -m scripts.demo_report "$out"

@@ -1,6 +1,6 @@
 """What the demo shows: the loss falling, exact match of the base against the tuned model, and some of their answers.
 
-    python -m scripts.demo_report output/demo        # needs output/demo/base, as scripts/demo.sh leaves it
+    python -m scripts.demo_report output/demo        # as scripts/demo.sh leaves it, with --compare_base
 
 Adds `base_exact_match` and `tuned_exact_match` to metrics.json.
 """
@@ -72,7 +72,7 @@ def shortened(text: str, width: int = 90) -> str:
 def main(directory: str) -> None:
     output = Path(directory)
     metrics = read_json(output / "metrics.json")
-    base, tuned = read_lines(output / "base" / "predictions.jsonl"), read_lines(output / "predictions.jsonl")
+    base, tuned = (read_lines(output / name) for name in ("predictions_base.jsonl", "predictions.jsonl"))
     print_losses(read_json(output / "trainer_state.json"), metrics)
     print_table(base, tuned)
     print_answers(base, tuned)

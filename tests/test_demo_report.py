@@ -9,11 +9,10 @@ from scripts.demo_report import curve, main
 
 def test_report_adds_both_scores(tmp_path, capsys):
     rows = [{"instruction": f"q{n}?", "output": f"a{n}.", "fact": "capital" if n % 2 else "coin"} for n in range(4)]
-    answers = {"base": ["", "a1.", "x", "x"], ".": ["a0.", " a1. ", "a2.", "x"]}
-    for folder, texts in answers.items():
-        (tmp_path / folder).mkdir(exist_ok=True)
+    answers = {"predictions_base": ["", "a1.", "x", "x"], "predictions": ["a0.", " a1. ", "a2.", "x"]}
+    for name, texts in answers.items():
         lines = [json.dumps({**row, "prediction": text}) for row, text in zip(rows, texts, strict=True)]
-        (tmp_path / folder / "predictions.jsonl").write_text("\n".join(lines) + "\n")
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     history = [{"step": 0, "eval_loss": 3.0}, {"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}]
     (tmp_path / "trainer_state.json").write_text(json.dumps({"log_history": history}))
     (tmp_path / "metrics.json").write_text('{"eval_loss": 0.5, "eval_loss_before": 3.0}')

@@ -29,7 +29,8 @@ def test_a_whole_run_leaves_what_it_says(make_base, command, tmp_path, capsys):
     assert metrics["train_steps"] == 3 and metrics["eval_samples"] == metrics["predict_samples"] == 4
     lines = read_lines(out / "predictions.jsonl")
     assert len(lines) == 4
-    assert {"input", "output", "instruction", "prediction", "prediction_with_input"} == lines[0].keys()
+    added = ["prediction_with_input", "prediction", "prediction_tokens", "prediction_stopped"]
+    assert list(lines[0])[-4:] == added and {"input", "output", "instruction"} == set(lines[0]) - set(added)
     printed = capsys.readouterr().out
     assert "24 kept = 20 train + 4 held out" in printed and "summary" in printed
     assert f"{metrics['eval_loss']:.4f}" in printed

@@ -345,6 +345,7 @@ class QLoRAArguments(EvaluationArguments):
             self.metric_for_best_model = "loss"
         if self.eval_on_start is None:
             self.eval_on_start = bool(self.do_eval and self.do_train)
+        self.evaluation_generates = self.predict_with_generate
         # A prediction is a generated text; there is no other kind here.
         self.predict_with_generate = self.predict_with_generate or self.do_predict
 

@@ -1,7 +1,7 @@
 """The flags of evaluation: MMLU, generated answers, and the base model beside the tuned one."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from training.parsing import option, require
 
@@ -28,6 +28,9 @@ class EvaluationArguments:
         False,
         "Evaluate and predict with the adapter off too, and say what it changed (with --do_eval or --do_predict).",
     )
+
+    # What --predict_with_generate asked for; the library's field of this name is set for --do_predict too.
+    evaluation_generates: bool = field(default=False, init=False)
 
     def check_evaluation(self) -> None:
         """Refuse what cannot be evaluated as asked."""

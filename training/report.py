@@ -8,6 +8,7 @@ from typing import Any
 from training.files import read_json, write_json
 
 METRICS = "metrics.json"
+COMPARISON = "comparison.json"
 
 
 def save_metrics(trainer: Any, split: str, metrics: dict[str, Any], args: Any) -> None:
@@ -18,8 +19,9 @@ def save_metrics(trainer: Any, split: str, metrics: dict[str, Any], args: Any) -
         metrics.pop("epoch", None)
     write_json(Path(args.output_dir) / f"{split}_results.json", metrics)
     earlier = read_metrics(args.output_dir)
-    if split == "predict":  # of other rows, perhaps with answers where these have none
-        earlier = {name: value for name, value in earlier.items() if not name.startswith("predict_")}
+    # Those of another command may be of other rows, perhaps with answers where these have none.
+    stale = {"predict": ("predict_", "base_predict_"), "eval": ("base_eval_", "base_mmlu_")}.get(split, ())
+    earlier = {name: value for name, value in earlier.items() if not name.startswith(stale)}
     write_json(Path(args.output_dir) / METRICS, {**earlier, **metrics})
 
 
@@ -35,7 +37,8 @@ def read_metrics(output_dir: str) -> dict[str, Any]:
 
 def forget_metrics(output_dir: str) -> None:
     """Remove the metrics of an earlier command, such as an evaluation of the base, before training begins."""
-    (Path(output_dir) / METRICS).unlink(missing_ok=True)
+    for name in (METRICS, COMPARISON):
+        (Path(output_dir) / name).unlink(missing_ok=True)
 
 
 def public_command(command: list[str]) -> str:
@@ -123,16 +126,25 @@ def print_summary(args: Any, metrics: dict[str, Any], tuned: bool, command: list
         print(f"  MMLU:        {metrics[name]:.1%}, 95% interval {low:.1%} to {high:.1%}  ({name}, mean over subjects)")
     if args.do_predict:
         if "predict_exact_match" in metrics:
-            print(f"  exact match: {metrics['predict_exact_match']:.1%} of {metrics['predict_samples']:,} predictions")
+            print(f"  answers:     {shown_answers(metrics)}")
         print(f"  predictions: {args.output_dir}/predictions.jsonl")
+    if args.compare_base:
+        print(f"  comparison:  {args.output_dir}/{COMPARISON}")
     print(f"  metrics:     {args.output_dir}/{METRICS}")
     print(f"  next:        {next_command(args, command)}")
+
+
+def shown_answers(metrics: dict[str, Any]) -> str:
+    """How good the predictions with a reference are, in one line."""
+    names = {"exact_match": "exact match", "token_f1": "token F1", "rougeL": "ROUGE-L", "chrf": "chrF"}
+    shown = [f"{label} {metrics[f'predict_{name}']:.1%}" for name, label in names.items()]
+    return f"{', '.join(shown)} of {metrics['predict_references']:,}"
 
 
 def next_command(args: Any, command: list[str]) -> str:
     """The command that would most likely be wanted next."""
     if args.do_predict:
-        return f"head -n 3 {shlex.quote(args.output_dir)}/predictions.jsonl"
+        return f"python -m eval.generation {shlex.quote(args.output_dir)}/predictions.jsonl"
     # Without held-out rows every row of the data set was trained on: predicting them would prove nothing.
     questions = [] if args.do_eval or args.eval_dataset else ["--eval_dataset", "QUESTIONS.jsonl"]
     return f"python qlora.py {public_command([*command, *questions, '--do_train', 'False', '--do_predict'])}"

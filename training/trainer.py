@@ -10,6 +10,7 @@ import contextlib
 import copy
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from transformers.trainer_utils import PredictionOutput, seed_worker
 from training.arguments import ArgumentsError, FailedRunError, QLoRAArguments
 from training.callbacks import LogLineCallback, StopOnSignalCallback, WatchLossCallback
 from training.checkpoint import SavingError
+from training.failures import failing_as
 from training.loss import row_losses, supervised_logits, supervised_only, supervised_tokens, takes_logits_to_keep
 from training.steps import Step, StepSampler, all_tokens, check_packing, rows_in
 
@@ -98,12 +100,19 @@ class QLoRATrainer(Seq2SeqTrainer):
         generation: how prediction writes text.
         step_collator: makes a list of micro-batches of the rows of an optimizer step, or None, where training takes
             batches of the `data_collator` as the library does. With it, the library counts a step as one batch.
+
+    Attributes:
+        measure_answers: (rows, generated ids, prefix) → metrics, for an evaluation that generates answers too.
+        row_losses: (rows, 2), sums of losses and supervised tokens of each row that was evaluated last.
     """
+
+    measure_answers: Callable[[Any, Any, str], dict[str, float]] | None = None
+    row_losses: Any = None
 
     def __init__(self, *args: Any, generation: GenerationConfig, step_collator: Any = None, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.generation = generation
-        self.generating = False
+        self.generating = self.measuring = False
         self._loss_shifts_labels = True  # as every causal model's does; the library does not know it of GPT-2
         # Of a model that gives the mean loss of a micro-batch whatever it is told: `compute_loss` weights it.
         self.loss_is_scaled_for_ga = None if self.model_accepts_loss_kwargs else True
@@ -223,21 +232,34 @@ class QLoRATrainer(Seq2SeqTrainer):
         output = super().evaluation_loop(dataloader, description, *args, **kwargs)
         # Processes repeat rows to fill their last batch; the surplus comes at the end.
         parts = output.predictions if isinstance(output.predictions, tuple) else (output.predictions,)
-        parts = [part[: output.num_samples] for part in parts]
-        loss_sum, tokens = parts[0].sum(axis=0, dtype="float64")
+        self.row_losses, *generated = (part[: output.num_samples] for part in parts)
+        loss_sum, tokens = self.row_losses.sum(axis=0, dtype="float64")
         output.metrics[f"{prefix}_loss"] = loss = float(loss_sum / tokens)
         output.metrics[f"{prefix}_perplexity"] = math.exp(min(loss, 700.0))  # exp(710) overflows
         output.metrics[f"{prefix}_supervised_tokens"] = int(tokens)
         output.metrics.pop(f"{prefix}_model_preparation_time", None)
-        return output._replace(predictions=parts[1] if len(parts) > 1 else None)
+        if generated and self.measuring:
+            output.metrics.update(self.measure_answers(dataloader.dataset, generated[0], prefix))
+        return output._replace(predictions=generated[0] if generated else None)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As the library's; with --predict_with_generate answers are generated and measured too."""
+        wanted = self.args.evaluation_generates and self.measure_answers is not None
+        with self.doing(generating=wanted, measuring=wanted):
+            return super().evaluate(*args, **kwargs)
 
     def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> PredictionOutput:
         """As the library's; `predictions` holds the generated token ids, (rows, longest), filled up with −100."""
-        self.generating = True
-        try:
+        with self.doing(generating=True, measuring=False):
             return super().predict(test_dataset, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def doing(self, generating: bool, measuring: bool):
+        self.generating, self.measuring = generating, measuring
+        try:
+            yield
         finally:
-            self.generating = False
+            self.generating = self.measuring = False
 
     def end(self) -> None:
         # The last to let go of a gloo group joins its threads, and must not be DDP's destructor: it holds the GIL, for
@@ -346,44 +368,6 @@ def train_model(trainer: QLoRATrainer, checkpoint: str | None) -> tuple[dict[str
         with stop:
             metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     return {**metrics, **learning_curve(trainer.state)}, stop.signum
-
-
-@contextlib.contextmanager
-def failing_as(kind: type[Exception], message: str, *errors: type[Exception]):
-    """Turn `errors` into `kind` with a message for the user."""
-    try:
-        yield
-    except errors as error:
-        raise kind(f"{message}: {error}") from error
-
-
-@contextlib.contextmanager
-def explaining_memory(args: TrainingArguments):
-    """Turn an out-of-memory error, wherever it comes, into advice.
-
-    Raises:
-        FailedRunError: the GPU has too little memory.
-    """
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise FailedRunError(out_of_memory(args, error)) from error
-
-
-def out_of_memory(args: TrainingArguments, error: Exception) -> str:
-    if args.packing or args.max_tokens_per_batch is not None:
-        now = args.max_tokens_per_batch or "source_max_len + target_max_len"
-        less = f"a smaller --max_tokens_per_batch (now {now}), "
-    elif args.per_device_train_batch_size > 1:
-        less = f"--per_device_train_batch_size 1 (now {args.per_device_train_batch_size}) with more "
-        less += "--gradient_accumulation_steps, "
-    else:
-        less = ""
-    return (
-        f"the GPU has too little memory: {str(error).splitlines()[0]}\n"
-        f"Try, in this order: {less}shorter --source_max_len and --target_max_len, --gradient_checkpointing, "
-        "--bits 4, a larger --max_memory_MB."
-    )
 
 
 def learning_curve(state: TrainerState) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""What a judge said, in a table.
+
+print(table(players, records, "verdict"))
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from eval.judge_inputs import Player
+from eval.judge_output import Key
+from eval.judge_prompts import FAILED, FIRST, SECOND, TIE
+
+
+@dataclass
+class Tally:
+    """The judgements of a pair, over both orders.
+
+    Attributes:
+        wins, ties, losses: of the first player of the pair.
+        failed: replies that did not say a result.
+        both: questions judged in both orders; changed: those of them where the order changed the result.
+        shown_first: wins of the answer that was shown first, whoever's it was.
+        scores: (first player's, second player's) of the ten-point prompt.
+    """
+
+    wins: int = 0
+    ties: int = 0
+    losses: int = 0
+    failed: int = 0
+    both: int = 0
+    changed: int = 0
+    shown_first: int = 0
+    scores: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def mean_scores(self) -> tuple[float, float] | None:
+        """Mean score of either player, 0 to 10, or None without scores."""
+        if not self.scores:
+            return None
+        first, second = zip(*self.scores, strict=True)
+        return sum(first) / len(first), sum(second) / len(second)
+
+
+def tally(records: Mapping[Key, dict[str, Any]], first: str, second: str) -> Tally:
+    """Count the judgements of two players."""
+    found = Tally()
+    for question in dict.fromkeys(key[0] for key in records):
+        results = set()
+        orders = [records.get((question, *order)) for order in ((first, second), (second, first))]
+        for record in filter(None, orders):
+            if record["score"] == FAILED:
+                found.failed += 1
+                continue
+            straight = record["model_1"] == first
+            found.shown_first += record["score"] == FIRST
+            if "scores" in record:
+                found.scores.append(tuple(record["scores"] if straight else reversed(record["scores"])))
+            results.add(record["score"] if straight else {FIRST: SECOND, SECOND: FIRST, TIE: TIE}[record["score"]])
+            found.wins += (record["score"] == FIRST) == straight and record["score"] != TIE
+            found.ties += record["score"] == TIE
+            found.losses += (record["score"] == SECOND) == straight and record["score"] != TIE
+        if all(record is not None and record["score"] != FAILED for record in orders):
+            found.both += 1
+            found.changed += len(results) > 1
+    return found
+
+
+def table(players: Iterable[Player], records: Mapping[Key, dict[str, Any]]) -> str:
+    """One row for each pair, with what the columns mean below; Markdown."""
+    header = ["A", "B", "A wins", "ties", "B wins", "failed", "order changed it", "shown first wins"]
+    rows, scored = [], False
+    for a, b in itertools.combinations([player.name for player in players], 2):
+        one = tally(records, a, b)
+        decided = one.wins + one.losses
+        row = [a, b, one.wins, one.ties, one.losses, one.failed]
+        row += [_share(one.changed, one.both), _share(one.shown_first, decided)]
+        if one.mean_scores:
+            scored = True
+            row += [f"{mean:.2f}" for mean in one.mean_scores]
+        rows.append([*map(str, row)])
+    header += ["mean A", "mean B"] * scored
+    rows = [row + ["–"] * (len(header) - len(row)) for row in rows]
+    return "\n".join(
+        [
+            *_aligned([header, *rows]),
+            "Wins and ties count both orders. order changed it: of the questions judged in both orders, those with two "
+            "different results. shown first wins: of the judgements that are no tie; half of them where the order has "
+            "no weight.",
+        ]
+    )
+
+
+def tokens(records: Iterable[Mapping[str, Any]]) -> str:
+    """Tokens of all replies, as far as the server said."""
+    sums, silent = {"prompt_tokens": 0, "completion_tokens": 0}, 0
+    for record in records:
+        for name in sums:
+            sums[name] += record.get(name) or 0
+        silent += record.get("prompt_tokens") is None
+    unknown = f"; {silent:,} replies came without a count" if silent else ""
+    return f"tokens of all replies: {sums['prompt_tokens']:,} read, {sums['completion_tokens']:,} written{unknown}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} of {whole} ({part / whole:.0%})" if whole else "–"
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]

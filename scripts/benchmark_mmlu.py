@@ -1,0 +1,118 @@
+"""Seconds of MMLU scoring: a whole forward pass for each question against questions over shared prefixes, in one run.
+
+    python -m scripts.benchmark_mmlu data/mmlu/five_shot_mmlu_val.json --model DIR
+    python -m scripts.benchmark_mmlu data/mmlu/five_shot_mmlu_val.json --tokenizer DIR --subjects 8
+
+Without --model a random Llama in fp32 is scored, with the tokenizer that is given. Seconds are this machine's; the
+ratios are what to read. Shared prefixes include the check that comes before them; loading and tokenizing count nowhere.
+"""
+
+import argparse
+import random
+import resource
+import shlex
+import sys
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+from scripts.benchmark import hardware, now, random_llama
+
+
+def load(options: argparse.Namespace) -> tuple[Any, Any]:
+    """The model, in evaluation mode, and its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(options.tokenizer or options.model)
+    if options.model:
+        model = AutoModelForCausalLM.from_pretrained(options.model)
+    else:
+        model = random_llama(len(tokenizer), options.hidden, options.layers)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+
+
+def choose(rows: list[dict], subjects: int | None) -> list[dict]:
+    """All questions of a seeded choice of subjects: a sample of questions would leave less to share."""
+    names = sorted({row["subject"] for row in rows})
+    kept = set(random.Random(0).sample(names, min(subjects or len(names), len(names))))
+    return [row for row in rows if row["subject"] in kept]
+
+
+def ways(model: Any, prompts: list, columns: list[int]) -> dict[str, Callable[[], Any]]:
+    """Name → a function that gives the logits of the letters, (questions, 4)."""
+    import torch
+    from tqdm import tqdm
+
+    from eval.prefix import each_alone, next_logits
+
+    def whole(prompt: Any) -> Any:
+        ids = torch.tensor([prompt.ids], device=model.device)
+        return model(input_ids=ids).logits[:, -1, columns].float().cpu()
+
+    def alone() -> Any:
+        found = tqdm(each_alone(model, prompts), total=len(prompts), leave=False)
+        return torch.cat([logits[:, columns].float().cpu() for _, logits in found])
+
+    return {
+        "one forward pass a question": lambda: torch.cat([whole(prompt) for prompt in tqdm(prompts, leave=False)]),
+        "the same, head at the answer alone": alone,
+        "over shared prefixes": lambda: next_logits(model, prompts, columns, progress=True),
+    }
+
+
+def measure(options: argparse.Namespace) -> None:
+    import torch
+
+    from eval.mmlu_prompts import encode_prompts, letter_tokens, load_mmlu
+
+    model, tokenizer = load(options)
+    rows = choose(load_mmlu(options.file, "eval"), options.subjects)
+    letters = letter_tokens(tokenizer)
+    prompts = encode_prompts(tokenizer, [row["input"] for row in rows], letters, options.max_tokens)
+    tokens = [len(prompt.ids) for prompt in prompts]
+    size = sum(p.numel() for p in model.parameters()) / 1e6
+    print(f"    {shlex.join(['python', '-m', 'scripts.benchmark_mmlu', *sys.argv[1:]])}")
+    print(f"    {hardware()}, {date.today()}; {size:.1f} M parameters, {model.dtype}")
+    print(f"    {len(rows):,} questions, prompts of {sum(tokens) / len(tokens):,.0f} tokens, {max(tokens):,} at most\n")
+    print("| scored | seconds | ratio | largest logit difference | same answers |\n|---|--:|--:|--:|--:|")
+    first, first_seconds = None, 0.0
+    with torch.no_grad():
+        for name, way in ways(model, prompts, list(letters.ids)).items():
+            began = now()
+            logits = way()
+            seconds = now() - began
+            if first is None:
+                first, first_seconds = logits, seconds
+            same = (logits.argmax(1) == first.argmax(1)).sum().item()
+            difference = (logits - first).abs().max().item()
+            ratio = first_seconds / seconds
+            print(
+                f"| {name} | {seconds:.1f} | {ratio:.2f} | {difference:.1e} | {same:,} of {len(rows):,} |", flush=True
+            )
+    peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else memory()
+    print(f"\npeak memory {peak:.2f} GB")
+
+
+def memory() -> float:
+    """Peak resident memory of this process, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", help="an MMLU prompt file, see data/mmlu/README.md")
+    parser.add_argument("--model", help="directory of a base model (default: a random Llama)")
+    parser.add_argument("--tokenizer", help="directory of a tokenizer, if not the model's")
+    parser.add_argument("--hidden", type=int, default=768, help="hidden size of the random Llama")
+    parser.add_argument("--layers", type=int, default=12, help="layers of the random Llama")
+    parser.add_argument("--subjects", type=int, help="score this many subjects, all their questions (default: all)")
+    parser.add_argument("--max_tokens", type=int, default=2048, help="longest prompt, in tokens")
+    options = parser.parse_args(argv)
+    if not (options.model or options.tokenizer):
+        parser.error("give --model, or --tokenizer for a random Llama")
+    measure(options)
+
+
+if __name__ == "__main__":
+    main()
