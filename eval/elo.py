@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy
 
+from data.commands import exit_status
 from data.fields import DataError
 from eval.agreement import agreement, position_bias
 from eval.elo_games import FIRST, SECOND, TIE, FileCount, Game, read_games
@@ -348,27 +349,21 @@ def report(result: Mapping[str, Any], output: Path) -> None:
         print("next: have another judge decide the same pairs, to see whether it agrees: python -m eval.judge --help")
 
 
+def rate_files(options: argparse.Namespace) -> None:
+    """Read, rate, write, and say what came of it."""
+    games, files = read_games(options.files, options.players)
+    kept = select(games, files, options)
+    result = rate(kept, options)
+    result["settings"] = {name: str(value) if name == "output" else value for name, value in vars(options).items()}
+    result["files"] = [vars(count) for count in files]
+    result["left_out"] = len(games) - len(kept)
+    report(result, options.output)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read, rate, write, and say what came of it; returns the exit status."""
+    """Rate the players of files of judgements; returns the exit status."""
     options = parse(argv)
-    try:
-        games, files = read_games(options.files, options.players)
-        kept = select(games, files, options)
-        result = rate(kept, options)
-        result["settings"] = {name: str(value) if name == "output" else value for name, value in vars(options).items()}
-        result["files"] = [vars(count) for count in files]
-        result["left_out"] = len(games) - len(kept)
-        report(result, options.output)
-    except DataError as error:
-        print(f"eval.elo: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"eval.elo: failed: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("eval.elo: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status("eval.elo", lambda: rate_files(options))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.commands import exit_status, write_whole
 from data.fields import DataError, SkipRow, kind, text
 from data.rows import fields_of
 
@@ -50,11 +51,7 @@ def write_predictions(
     """
     path = Path(path)
     lines = prediction_lines(rows, generated, collator, ends)
-    partial = path.with_name(path.name + ".partial")
-    # Half a character in a field (\ud83d alone) has no UTF-8; its escape is what JSON says too.
-    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    os.replace(partial, path)
+    write_whole(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return line_metrics(lines, prefix)
 
 
@@ -332,33 +329,21 @@ def check_output(output: str | None) -> None:
         raise DataError(f"--output {output}: there is no directory {Path(output).parent}; make it first")
 
 
-def write_metrics(path: Path, results: dict[str, dict[str, Any]]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(results, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+def score_files(options: argparse.Namespace, argv: list[str]) -> None:
+    """Score each file, print what came of it, and write it where that was asked for."""
+    check_output(options.output)
+    results = {path: score_file(path, options) for path in options.files}
+    print_report(results, options.by)
+    if options.output:
+        write_whole(Path(options.output), json.dumps(results, ensure_ascii=False, indent=2) + "\n")
+    print_next(results, options, argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Score files of answers; gives the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     options = parse(argv)
-    try:
-        check_output(options.output)
-        results = {path: score_file(path, options) for path in options.files}
-        print_report(results, options.by)
-        if options.output:
-            write_metrics(Path(options.output), results)
-        print_next(results, options, argv)
-    except DataError as error:
-        print(f"eval.generation: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"eval.generation: failed: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("eval.generation: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status("eval.generation", lambda: score_files(options, argv))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from data.commands import write_whole
 from data.fields import DataError
 from eval.judge_client import Reply, StoppedError
 from eval.judge_inputs import Comparison, Player, Question, safe_name
@@ -120,7 +121,7 @@ class Ratings:
         # Players may join later: their pairs are further files.
         new = self.settings | {"answers": old["answers"] | self.settings["answers"]}
         if new != old and not self.dry:
-            write_whole(path, (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
+            write_whole(path, json.dumps(new, indent=2, ensure_ascii=False) + "\n")
 
     def _compare(self, old: dict[str, Any]) -> None:
         changed = []
@@ -233,16 +234,6 @@ def make_record(comparison: Comparison, reply: Reply, settings: dict[str, Any]) 
 def _line(record: dict[str, Any]) -> bytes:
     # Half a character in a reply (\ud83d alone) has no UTF-8; its escape is what JSON says too.
     return json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all, even where the power fails."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def _append_durably(file: int, line: bytes) -> None:

@@ -10,11 +10,11 @@ Metrics of the base have names that start with `base_`.
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data.commands import write_whole
 from eval.compare import Measured, compare, format_comparison, stopping, to_json
 from eval.generation import score_generated, write_predictions
 
@@ -98,8 +98,6 @@ def compare_models(trainer: Any, args: Any, measured: dict[str, Measured]) -> No
     if not args.compare_base or not trainer.is_world_process_zero():
         return
     comparison = compare(measured["base"], measured["tuned"], args.seed)
-    path = Path(args.output_dir) / COMPARISON
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(to_json(comparison), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    text = json.dumps(to_json(comparison), ensure_ascii=False, indent=2) + "\n"
+    write_whole(Path(args.output_dir) / COMPARISON, text)
     print(f"\n{format_comparison(comparison)}")

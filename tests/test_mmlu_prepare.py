@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 from collections import Counter
 
 import pytest
@@ -302,12 +303,11 @@ def test_a_failed_write_leaves_the_old_file(folder, run, tmp_path, monkeypatch):
     before = read_bytes(tmp_path / "out")
     write_rows(folder, {"anatomy": {"val": [["Changed?", "a", "b", "c", "d", "A"]]}})
 
-    def fail(path, content):
-        with path.open("wb") as file:
-            file.write(content[:10])
+    def fail(descriptor):
+        os.truncate(descriptor, 10)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", fail)
+    monkeypatch.setattr("data.commands.os.fsync", fail)
     status, _, err = run("--csv", folder, "--shots", "zero")
     assert status == 1 and "No space left" in err
     assert {name: content for name, content in read_bytes(tmp_path / "out").items() if name in before} == before

@@ -11,7 +11,6 @@ within --max_tokens tokens of a LLaMA tokenizer, BOS not counted.
 
 import argparse
 import hashlib
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 if not __package__:  # run by its path, which puts this folder on the import path and not the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from data.commands import exit_status, write_whole
 from data.fields import DataError
 from data.mmlu.prompts import Question, format_line, format_prompt
 from data.mmlu.sources import EXAMPLES, Split, first_line, read_folder, read_hub
@@ -138,14 +138,6 @@ def make_all(splits: dict[str, Split], tokenizer: Any, shots: list[str], max_tok
     return made
 
 
-def write_all(made: list[Made], folder: Path) -> None:
-    """Write each file whole or not at all."""
-    for file in made:
-        partial = folder / f"{file.name}.partial"
-        partial.write_bytes(file.content)
-        os.replace(partial, folder / file.name)
-
-
 def report(made: list[Made], splits: dict[str, Split], folder: Path, max_tokens: int) -> str:
     """What was made, where, and what to do with it."""
     subjects = len(splits["dev"])
@@ -214,26 +206,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def make_files(args: argparse.Namespace) -> None:
+    """Read the questions, make the prompts, write them, and say what was made."""
+    splits = read_hub() if args.hub else read_folder(args.csv)
+    tokenizer = load_tokenizer(args.tokenizer) if "five" in args.shots else None
+    make_folder(args.output)
+    made = make_all(splits, tokenizer, args.shots, args.max_tokens)
+    for file in made:
+        write_whole(args.output / file.name, file.content)
+    print(report(made, splits, args.output, args.max_tokens))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Make the prompt files; gives the exit status."""
     args = parse(argv)
-    try:
-        splits = read_hub() if args.hub else read_folder(args.csv)
-        tokenizer = load_tokenizer(args.tokenizer) if "five" in args.shots else None
-        make_folder(args.output)
-        made = make_all(splits, tokenizer, args.shots, args.max_tokens)
-        write_all(made, args.output)
-        print(report(made, splits, args.output, args.max_tokens))
-    except DataError as error:
-        print(f"prepare.py: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"prepare.py: failed: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("prepare.py: interrupted; no file is half written", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status("prepare.py", lambda: make_files(args))
 
 
 if __name__ == "__main__":
