@@ -60,9 +60,11 @@ class Difference:
     percent: bool = True
 
     def verdict(self) -> str:
-        """ "better", "worse", "" where neither is, or "not told apart" where the interval holds 0."""
+        """ "better", "worse", "equal", "not told apart" where the interval holds 0, "" where neither is better."""
         if not self.better:
             return ""
+        if self.difference == self.low == self.high == 0:
+            return "equal"
         if self.low <= 0 <= self.high:
             return "not told apart"
         return "better" if self.difference * self.better > 0 else "worse"
@@ -174,7 +176,7 @@ def most_changed(base: list[dict], tuned: list[dict]) -> list[dict[str, Any]]:
 
 def better_or_not(differences: list[Difference]) -> list[str]:
     """What the differences say in words; one that chance explains is never called an improvement."""
-    by_verdict: dict[str, list[str]] = {"better": [], "worse": [], "not told apart": []}
+    by_verdict: dict[str, list[str]] = {"better": [], "worse": [], "equal": [], "not told apart": []}
     for row in differences:
         if row.better and row.name != "stopped by itself":
             by_verdict[row.verdict()].append(row.name)
