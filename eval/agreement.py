@@ -155,8 +155,9 @@ def position_bias(games: Iterable[Game]) -> dict[str, dict[str, Any]]:
 
     Returns:
         judge → `questions`: with two players in both orders; of these `same` (the same player or both ties), `flipped`
-        (the other player) and `to_tie` (a tie in one order alone); `first_wins`, `second_wins`: verdicts there by the
-        place of showing; `first_share`: of those that are no tie, the share won by the first, None where there is none.
+        (the other player) and `to_tie` (a tie in one order alone); `first_wins`, `second_wins`: of what it said there
+        in each order (the majority, where it said several things), by the place of showing; `first_share`: of those
+        that are no tie, the share won by the first, None where there is none.
     """
     found: dict = defaultdict(Counter)
     for (_, *pair), by_judge in _by_question(games).items():

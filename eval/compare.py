@@ -19,6 +19,7 @@ from eval.statistics import mean, paired_corpus_difference, paired_difference
 from eval.text_metrics import compare_all, row_scores
 
 CHANGED_SHOWN = 5
+FEWEST_ROWS = 6  # five rows that all change for the better are no proof: a sign test gives p = 2 / 2**5 = 0.06
 RARELY = 0.5  # share of answers that end by themselves below which it is said
 
 
@@ -51,6 +52,7 @@ class Difference:
     """
 
     name: str
+    rows: int
     base: float
     tuned: float
     difference: float
@@ -60,12 +62,14 @@ class Difference:
     percent: bool = True
 
     def verdict(self) -> str:
-        """ "better", "worse", "equal", "not told apart" where the interval holds 0, "" where neither is better."""
+        """ "better", "worse", "equal", "" where neither is better, or "not told apart": by an interval that holds 0, or
+        by too few rows.
+        """
         if not self.better:
             return ""
         if self.difference == self.low == self.high == 0:
             return "equal"
-        if self.low <= 0 <= self.high:
+        if self.low <= 0 <= self.high or self.rows < FEWEST_ROWS:
             return "not told apart"
         return "better" if self.difference * self.better > 0 else "worse"
 
@@ -99,7 +103,9 @@ def loss_difference(base: Measured, tuned: Measured, seed: int) -> list[Differen
     tokens = before[:, 1]
     means = [losses[:, 0] / tokens.clip(min=1) for losses in (before, after)]
     both = [float(losses[:, 0].sum() / tokens.sum()) for losses in (before, after)]
-    return [Difference("eval loss", *both, *paired_difference(*means, tokens, seed), better=-1, percent=False)]
+    return [
+        Difference("eval loss", len(before), *both, *paired_difference(*means, tokens, seed), better=-1, percent=False)
+    ]
 
 
 def mmlu_difference(base: Measured, tuned: Measured, seed: int) -> list[Difference]:
@@ -109,7 +115,9 @@ def mmlu_difference(base: Measured, tuned: Measured, seed: int) -> list[Differen
     questions = Counter(base.subjects)
     weights = [1 / questions[subject] for subject in base.subjects]
     both = [mean(model.right, weights) for model in (base, tuned)]
-    return [Difference("MMLU accuracy", *both, *paired_difference(base.right, tuned.right, weights, seed))]
+    return [
+        Difference("MMLU accuracy", len(weights), *both, *paired_difference(base.right, tuned.right, weights, seed))
+    ]
 
 
 def answer_differences(base: list[dict], tuned: list[dict], seed: int) -> list[Difference]:
@@ -124,7 +132,7 @@ def answer_differences(base: list[dict], tuned: list[dict], seed: int) -> list[D
     scores: dict[str, Callable] = {"bleu": bleu_score, "chrf": chrf_score} if compared[0] else {}
     for name, score in scores.items():
         both = [[getattr(row, name) for row in rows] for rows in compared]
-        found.append(Difference(TEXT_NAMES[name], *paired_corpus_difference(*both, score, seed=seed)))
+        found.append(Difference(TEXT_NAMES[name], len(both[0]), *paired_corpus_difference(*both, score, seed=seed)))
     ends = [[float(line["prediction_stopped"]) for line in lines] for lines in (base, tuned)]
     lengths = [[line["prediction_tokens"] for line in lines] for lines in (base, tuned)]
     return [
@@ -141,7 +149,7 @@ TEXT_NAMES = {
 
 
 def of_means(name: str, base: Sequence[float], tuned: Sequence[float], seed: int, **how: Any) -> Difference:
-    return Difference(name, mean(base), mean(tuned), *paired_difference(base, tuned, seed=seed), **how)
+    return Difference(name, len(base), mean(base), mean(tuned), *paired_difference(base, tuned, seed=seed), **how)
 
 
 def compare_lines(lines: list[dict]) -> list[Any]:
@@ -184,7 +192,12 @@ def better_or_not(differences: list[Difference]) -> list[str]:
     if by_verdict["better"]:
         said.append(f"The tuned model is better than the base in: {', '.join(by_verdict['better'])}.")
     elif differences:
-        said.append("The tuned model is not better than the base.")
+        worse = by_verdict["worse"]
+        said.append(
+            "The tuned model is not better than the base."
+            if worse or not by_verdict["not told apart"]
+            else "Nothing here shows the tuned model to be better than the base."
+        )
     if by_verdict["worse"]:
         said.append(f"It is worse in: {', '.join(by_verdict['worse'])}.")
     if by_verdict["not told apart"]:

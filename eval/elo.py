@@ -32,13 +32,13 @@ from data.commands import exit_status
 from data.fields import DataError
 from eval.agreement import agreement, position_bias
 from eval.elo_games import FIRST, SECOND, TIE, FileCount, Game, read_games
+from eval.elo_report import FEW_GAMES, draw, format_report
 
 SLOPE = math.log(10) / 400  # of the expected score, by Elo's convention that 400 points are odds of ten to one
 PERCENTILES = (2.5, 97.5)
 ORDERS_PER_RESAMPLE = 10
 ORDERS_TO_A_RESAMPLE = 20  # --orders 10000 makes 500 resamples, which take half as long as the orders themselves
 CHUNK_GAMES = 8_000_000  # places of games in memory at a time: 32 MB
-FEW_GAMES = 30
 COUNTS = ("wins", "ties", "losses")
 MOST_K = 1000  # with more, the ratings only jump about
 
@@ -330,8 +330,6 @@ def select(games: Sequence[Game], files: Sequence[FileCount], options: argparse.
 
 def report(result: Mapping[str, Any], output: Path) -> None:
     """Print the tables and write elo.json, elo.md and elo.png, each whole or not at all."""
-    from eval.elo_report import draw, format_report
-
     text = format_report(result)
     print(text)
     makers = {

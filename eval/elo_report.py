@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+FEW_GAMES = 30  # with fewer, a player is marked
 UNDEFINED = "undefined (every verdict is the same)"
 ENOUGH_RESAMPLES = 200
 ENOUGH_QUESTIONS = 20
@@ -84,7 +85,7 @@ def _meaning(result: Mapping[str, Any]) -> list[str]:
     ]
     few = [row["player"] for row in rows if row["few_games"]]
     if few:
-        lines.append(f"- * fewer than 30 games ({', '.join(few)}): not enough to place a player.")
+        lines.append(f"- * fewer than {FEW_GAMES} games ({', '.join(few)}): not enough to place a player.")
     groups = sorted({row["group"] for row in rows})
     if len(groups) > 1:
         members = [", ".join(row["player"] for row in rows if row["group"] == group) for group in groups]
@@ -159,7 +160,8 @@ def _agreement(found: Mapping[str, Any]) -> list[str]:
             "",
             f"Fleiss' kappa of all {fleiss['judges']} judges on the {fleiss['items']:,} items that all of them judged: "
             f"{_kappa(fleiss['fleiss_kappa'], fleiss['items'])}.",
-            "An item is a question with two players. Kappa: 0 is what chance alone gives, 1 is full agreement. "
+            "An item is a question with two players in one order of showing, or in any where the judges share none. "
+            "Kappa: 0 is what chance alone gives, 1 is full agreement. "
             "Tau: agreement on the ranking of the players, −1 to 1.",
         ]
     for judge, repeat in found["repeats"].items():

@@ -48,13 +48,13 @@ def main(argv: list[str] | None = None) -> int:
             return show_plan(args, questions, players, comparisons)
         return judge(args, argv, questions, players, comparisons)
     except (DataError, RefusedError) as error:
-        print(f"judge.py: error: {error}", file=sys.stderr)
+        print(f"eval.judge: error: {error}", file=sys.stderr)
         return 2
     except (OSError, UnavailableError) as error:
-        print(f"judge.py: failed: {error}", file=sys.stderr)
+        print(f"eval.judge: failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("judge.py: interrupted; the same command goes on", file=sys.stderr)
+        print("eval.judge: interrupted; the same command goes on", file=sys.stderr)
         return 130
 
 
@@ -192,12 +192,12 @@ def exit_status(outcome: Outcome, argv: list[str], ratings: Ratings, comparisons
     """Say what is missing and how to get it."""
     if outcome.signum is not None:
         name = signal.Signals(outcome.signum).name
-        note(f"judge.py: stopped by {name}: {progress(ratings, comparisons)} {how_to_go_on(argv)}")
+        note(f"eval.judge: stopped by {name}: {progress(ratings, comparisons)} {how_to_go_on(argv)}")
         return 128 + outcome.signum
     if outcome.given_up:
         left = len(comparisons) - len(ratings.records)
         note(
-            f"judge.py: failed: {left:,} comparisons have no reply; for {len(outcome.given_up):,} every try failed, "
+            f"eval.judge: failed: {left:,} comparisons have no reply; for {len(outcome.given_up):,} every try failed, "
             f"the last of them {outcome.given_up[-1]}\n{how_to_go_on(argv)}"
         )
         return 1

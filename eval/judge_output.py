@@ -1,6 +1,6 @@
 """The output directory of a judge: ratings files that grow by one line a reply, what they were made from, and a lock.
 
-    with Ratings(directory, settings, kind, judge) as ratings:
+    with Ratings(directory, settings, note) as ratings:
         ratings.read(comparisons)  # of earlier runs
         ratings.append(comparison, reply)  # on the disk when it returns
         ratings.tidy(questions, players)

@@ -1,6 +1,6 @@
 """What a judge said, in a table.
 
-print(table(players, records, "verdict"))
+print(table(players, records))
 """
 
 import itertools

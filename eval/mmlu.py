@@ -49,10 +49,11 @@ def encode_mmlu(model: Any, tokenizer: Any, rows: list[dict[str, str]], max_toke
     prompts = encode_prompts(tokenizer, texts, letter_tokens(tokenizer), max_tokens, table)
     longest = max(len(prompt.ids) for prompt in prompts)
     if positions is not None and longest > positions:
-        print(
-            f"note: MMLU prompts are up to {longest:,} tokens long, but this model was made for {positions:,}; "
-            f"--mmlu_source_max_len {positions - 1} cuts their examples."
+        shorter = any("\nAnswer: " in prompt.examples for prompt in prompts)
+        advice = (
+            f"--mmlu_source_max_len {positions - 1} cuts their examples" if shorter else "read its scores with care"
         )
+        print(f"note: MMLU prompts have up to {longest:,} tokens, but this model was made for {positions:,}; {advice}.")
     return prompts
 
 

@@ -141,9 +141,9 @@ def split_prompt(text: str) -> list[str]:
 def encode_prompts(
     tokenizer: Any, texts: Sequence[str], letters: LetterTokens, max_tokens: int, positions: int | None = None
 ) -> list[Prompt]:
-    """Token ids of prompts, cut from the left by whole examples to `max_tokens`, BOS not counted; a question never.
+    """Token ids of prompts, cut from the left to `max_tokens`, BOS not counted: header and whole examples, no question.
 
-    Whole examples, so that no model is asked to go on from half of one, and so that what is kept depends on nothing
+    Whole ones, so that no model is asked to go on from half of one, and so that what is kept depends on nothing
     but the prompt itself.
 
     Args:

@@ -102,7 +102,8 @@ def macro_interval(right: Sequence[Sequence[bool]]) -> tuple[float, float]:
     """The 95 % interval of the mean of accuracies, each over questions of its own (subjects, say).
 
     The normal interval of a stratified sample. The variance of an accuracy is that of one success and one failure more
-    than were seen, so that three right answers of three do not pass for certainty.
+    than were seen, so that three right answers of three do not pass for certainty; it is over the questions that were
+    seen, as the middle is what was seen too.
 
     Source: Cochran, Sampling Techniques, 1977, section 5.10; Agresti and Caffo, https://doi.org/10.1080/00031305.2000.10474560
     """

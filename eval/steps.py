@@ -68,6 +68,7 @@ def evaluate(trainer: Any, args: Any, mmlu: Any, measured: dict[str, Measured]) 
                 metrics |= mmlu.score()
         if mmlu is not None:
             found.subjects, found.right = mmlu.answers()
+            metrics[f"mmlu_{args.mmlu_split}_prompts"] = args.mmlu_dataset
     return metrics
 
 

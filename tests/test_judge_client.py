@@ -97,7 +97,7 @@ def test_what_cannot_pass_ends_the_run(status, server, command, capsys, tmp_path
     server.answer = lambda asked: (status, {}, '{"error": {"message": "no such thing", "code": null}}')
     assert main(command()) == 2
     said = capsys.readouterr().err
-    assert f"judge.py: error: {server.url} refuses the request: HTTP {status}: no such thing\n" in said
+    assert f"eval.judge: error: {server.url} refuses the request: HTTP {status}: no such thing\n" in said
     assert len(server.bodies) == 1 and not read(tmp_path / "ratings")
 
 

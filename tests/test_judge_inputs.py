@@ -61,7 +61,7 @@ def test_questions_that_are_refused(rows, said, write, capsys, tmp_path):
     path = write("questions.jsonl", rows)
     answers = [write(f"{name}.jsonl", [{"question_id": 1, "text": "x"}]) for name in "ab"]
     message = refused(capsys, "--questions", path, "--answers", *answers, "--output", tmp_path / "out")
-    assert said in message and message.startswith("judge.py: error: ")
+    assert said in message and message.startswith("eval.judge: error: ")
     assert not (tmp_path / "out").exists()
 
 

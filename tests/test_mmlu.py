@@ -116,6 +116,8 @@ def test_prompts_longer_than_the_model_was_made_for_are_said(questions, make_bas
     model.config.max_position_embeddings = 100
     mmlu.encode_mmlu(model, tokenizer, load_mmlu(str(questions), "eval"), 2048)
     assert "this model was made for 100; --mmlu_source_max_len 99 cuts their examples" in capsys.readouterr().out
+    mmlu.encode_mmlu(model, tokenizer, [{"input": HEADER.format("art") + QUESTION.format("a" * 200)}], 2048)
+    assert "made for 100; read its scores with care" in capsys.readouterr().out
 
 
 def test_shared_equals_plain_on_real_questions(shared_data, tmp_path):
@@ -154,7 +156,8 @@ def test_during_a_run_and_alone(questions, make_base, command, tmp_path):
     out = tmp_path / "out"
     metrics = json.loads((out / "metrics.json").read_text())
     assert [entry["step"] for entry in logged(out)] == [0, 2, 3]
-    assert metrics["mmlu_eval_questions"] == 9 and "mmlu_eval_accuracy_group_stem" in metrics
+    assert metrics["mmlu_eval_questions"] == 9 and metrics["mmlu_eval_prompts"] == str(questions)
+    assert "mmlu_eval_accuracy_group_stem" in metrics
     assert json.loads((out / "eval_results.json").read_text())["mmlu_eval_loss"] == metrics["mmlu_eval_loss"]
     assert logged(out)[0]["mmlu_eval_loss"] != metrics["mmlu_eval_loss"]  # it was trained
     for more in (["--do_eval"], []):

@@ -8,6 +8,7 @@ from typing import Any
 from training.files import read_json, write_json
 
 METRICS = "metrics.json"
+KINDS = ("eval_", "predict_", "mmlu_eval_", "mmlu_test_")  # what the names of metrics start with
 COMPARISON = "comparison.json"
 
 
@@ -19,10 +20,17 @@ def save_metrics(trainer: Any, split: str, metrics: dict[str, Any], args: Any) -
         metrics.pop("epoch", None)
     write_json(Path(args.output_dir) / f"{split}_results.json", metrics)
     earlier = read_metrics(args.output_dir)
-    # Those of another command may be of other rows, perhaps with answers where these have none.
-    stale = {"predict": ("predict_", "base_predict_"), "eval": ("base_eval_", "base_mmlu_")}.get(split, ())
-    earlier = {name: value for name, value in earlier.items() if not name.startswith(stale)}
+    earlier = {name: value for name, value in earlier.items() if not is_stale(name, earlier, metrics, args)}
     write_json(Path(args.output_dir) / METRICS, {**earlier, **metrics})
+
+
+def is_stale(name: str, earlier: dict[str, Any], metrics: dict[str, Any], args: Any) -> bool:
+    """Whether an earlier command measured this, perhaps on other rows, and the new metrics are of the same kind."""
+    if name == "eval_loss_before":  # of the training, and comparable where the rows are the same
+        tokens = "eval_supervised_tokens"
+        return not args.do_train and tokens in metrics and earlier.get(tokens) != metrics[tokens]
+    kinds = [kind for kind in KINDS if any(new.startswith(kind) for new in metrics)]
+    return name.removeprefix("base_").startswith(tuple(kinds))
 
 
 def read_metrics(output_dir: str) -> dict[str, Any]:
@@ -147,4 +155,5 @@ def next_command(args: Any, command: list[str]) -> str:
         return f"python -m eval.generation {shlex.quote(args.output_dir)}/predictions.jsonl"
     # Without held-out rows every row of the data set was trained on: predicting them would prove nothing.
     questions = [] if args.do_eval or args.eval_dataset else ["--eval_dataset", "QUESTIONS.jsonl"]
-    return f"python qlora.py {public_command([*command, *questions, '--do_train', 'False', '--do_predict'])}"
+    no_training = [] if "--do_train" in command and not args.do_train else ["--do_train", "False"]
+    return f"python qlora.py {public_command([*command, *questions, *no_training, '--do_predict'])}"
