@@ -1,5 +1,6 @@
 """Every script parses as bash; every `python qlora.py …` command, in scripts and in the README, as this tool's own."""
 
+import importlib
 import json
 import os
 import re
@@ -14,7 +15,14 @@ from scripts.memory_table import SHAPES, Need, table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((REPOSITORY / "scripts").glob("finetune_*.sh"))
-PAGES = [page for page in (REPOSITORY / "README.md", REPOSITORY / "data" / "README.md") if page.exists()]
+PAGES = [REPOSITORY / folder / "README.md" for folder in (".", "data", "data/demo", "data/mmlu", "eval")]
+# Programs of the pages beside qlora.py, and the module whose `parse` reads their flags.
+PROGRAMS = {
+    "-m eval.generation": "eval.generation",
+    "-m eval.judge": "eval.judge",
+    "-m eval.elo": "eval.elo",
+    "data/mmlu/prepare.py": "data.mmlu.prepare",
+}
 
 # Reads a JSON list of argument lists; writes for each the parsed values, or the message that refuses it.
 # It parses as training.arguments.check_command_line does, without torch, but all of them in one start.
@@ -65,15 +73,15 @@ GUANACO |= {"source_max_len": 16, "target_max_len": 512, "max_new_tokens": 32, "
 PRESENT = {"dataset": "alpaca-clean", "max_steps": -1, "num_train_epochs": 1, "bf16": True, "do_mmlu_eval": False}
 
 
-def commands(text: str) -> list[list[str]]:
-    """Arguments of each `python qlora.py …` command in `text`, which may go on over lines that end in a backslash.
+def commands(text: str, program: str = "qlora.py") -> list[list[str]]:
+    """Arguments of each `python PROGRAM …` command in `text`, which may go on over lines that end in a backslash.
 
     Whatever stands in front of it (`$`, time, variables) and after it (`;`, `&&`, `|`, a comment) is left out, and
     so is a command that is only sketched, with "…" in it.
     """
     found = []
     for line in text.replace("\\\n", " ").splitlines():
-        match = re.search(r"(?:^|\s)(?:python3?|torchrun\s.*) qlora\.py(\s.*)?$", line)
+        match = re.search(rf"(?:^|\s)(?:python3?|torchrun\s.*) {re.escape(program)}(\s.*)?$", line)
         if match is None or "…" in line or line.lstrip().startswith("#"):
             continue
         lexer = shlex.shlex(match[1] or "", posix=True, punctuation_chars=True)
@@ -86,6 +94,10 @@ def commands(text: str) -> list[list[str]]:
 
 def fenced_blocks(page: Path) -> str:
     return "\n".join(re.findall(r"^```[^\n]*\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S))
+
+
+def indented_lines(page: Path) -> list[str]:
+    return re.findall(r"^    (\S.*)", page.read_text(encoding="utf-8"), re.M)
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +161,16 @@ def test_documented_commands_parse(parsed):
     refused = [f"{page}: {result}" for page in map(str, parsed) if page.endswith(".md") for result in parsed[page]]
     refused = [line for line in refused if not line.partition(": ")[2].startswith("{")]
     assert not refused, "\n".join(refused)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_documented_commands_of_other_programs_parse(program):
+    text = "\n".join(fenced_blocks(page) for page in PAGES)
+    text += "".join(f"\n{line}" for page in PAGES for line in indented_lines(page))
+    argvs = [argv for argv in commands(text, program) if "--help" not in argv]
+    assert argvs, f"no page shows {program}"
+    for argv in argvs:
+        importlib.import_module(PROGRAMS[program]).parse(argv)  # exits where it refuses
 
 
 def test_documented_scripts_exist():

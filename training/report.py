@@ -129,9 +129,8 @@ def print_summary(args: Any, metrics: dict[str, Any], tuned: bool, command: list
         before = f"{metrics['eval_loss_before']:.4f} before → " if tuned and "eval_loss_before" in metrics else ""
         print(f"  eval loss:   {before}{metrics['eval_loss']:.4f}  (perplexity {metrics['eval_perplexity']:.3g})")
     if args.do_mmlu_eval:
-        name = f"mmlu_{args.mmlu_split}_accuracy"
-        low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
-        print(f"  MMLU:        {metrics[name]:.1%}, 95% interval {low:.1%} to {high:.1%}  ({name}, mean over subjects)")
+        for line in shown_mmlu(f"mmlu_{args.mmlu_split}_accuracy", metrics):
+            print(line)
     if args.do_predict:
         if "predict_exact_match" in metrics:
             print(f"  answers:     {shown_answers(metrics)}")
@@ -140,6 +139,15 @@ def print_summary(args: Any, metrics: dict[str, Any], tuned: bool, command: list
         print(f"  comparison:  {args.output_dir}/{COMPARISON}")
     print(f"  metrics:     {args.output_dir}/{METRICS}")
     print(f"  next:        {next_command(args, command)}")
+
+
+def shown_mmlu(name: str, metrics: dict[str, Any]) -> list[str]:
+    """The mean accuracy with its interval, and on a line of their own those of the paper's groups of subjects."""
+    low, high = metrics[f"{name}_low"], metrics[f"{name}_high"]
+    lines = [f"  MMLU:        {metrics[name]:.1%}, 95% interval {low:.1%} to {high:.1%}  ({name}, mean over subjects)"]
+    start = f"{name}_group_"
+    groups = [f"{key.removeprefix(start)} {metrics[key]:.1%}" for key in metrics if key.startswith(start)]
+    return [*lines, f"               {', '.join(groups)}"] if groups else lines
 
 
 def shown_answers(metrics: dict[str, Any]) -> str:
