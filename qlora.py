@@ -214,11 +214,16 @@ def check_output(args: Any, checkpoint: str | None) -> None:
 def say_what_differs(args: Any, generation_args: Any, checkpoint: str | None) -> None:
     """Name settings that have no effect, and what differs from the command that made the weights that are used."""
     from training.checkpoint import changed_flags, were_held_out
+    from training.evaluation_arguments import unused_mmlu_flags
 
     wants_rows = args.do_eval or args.do_predict
     if args.eval_dataset is not None and not wants_rows:
         print(f"note: --eval_dataset {args.eval_dataset}: no effect without --do_eval or --do_predict.")
-    if args.do_predict and generation_args.unused():
+    if args.evaluation_generates and not args.do_eval:
+        print("note: --predict_with_generate: no effect without --do_eval or --eval_strategy.")
+    if unused_mmlu_flags(args):
+        print(f"note: {', '.join(unused_mmlu_flags(args))}: no effect without --do_mmlu_eval.")
+    if (args.do_predict or args.evaluation_generates) and generation_args.unused():
         print(f"note: {', '.join(generation_args.unused())}: no effect without --do_sample or --num_beams above 1.")
     if checkpoint is None:
         return

@@ -14,9 +14,9 @@ from typing import Any
 import numpy
 
 from eval.metrics.bleu.scoring import bleu_score
-from eval.metrics.chrf.scoring import chrf_score
+from eval.metrics.chrf.scoring import chrf, chrf_score
 from eval.statistics import mean, paired_corpus_difference, paired_difference
-from eval.text_metrics import compare_all, row_scores
+from eval.text_metrics import compare_all
 
 CHANGED_SHOWN = 5
 FEWEST_ROWS = 6  # five rows that all change for the better are no proof: a sign test gives p = 2 / 2**5 = 0.06
@@ -164,8 +164,8 @@ def most_changed(base: list[dict], tuned: list[dict]) -> list[dict[str, Any]]:
     rows = []
     for number, (before, after) in enumerate(zip(base, tuned, strict=True), start=1):
         answers, reference = (before["prediction"], after["prediction"]), after.get("output")
-        scores = [row_scores(answer, reference)["chrf"] for answer in answers] if reference else None
-        change = scores[1] - scores[0] if scores else -(1 - row_scores(answers[1], answers[0] or " ")["chrf"])
+        scores = [chrf([answer], [reference]) for answer in answers] if reference else None
+        change = scores[1] - scores[0] if scores else chrf([answers[1]], [answers[0]]) - 1
         question = after.get("instruction") or after.get("input") or ""
         rows.append(
             {
@@ -205,14 +205,14 @@ def better_or_not(differences: list[Difference]) -> list[str]:
     return said
 
 
-def stopping(measured: Measured) -> list[str]:
-    """A warning where answers seldom or never end by themselves, or nothing."""
+def stopping(measured: Measured, model: str = "the tuned model") -> list[str]:
+    """A warning where the answers of `model` seldom or never end by themselves, or nothing."""
     lines = measured.lines
     ended = sum(line["prediction_stopped"] for line in lines)
     if not lines or ended >= RARELY * len(lines):
         return []
-    never = f"the tuned model never stops by itself: all {len(lines):,} answers"
-    seldom = f"the tuned model stops by itself in {ended:,} of {len(lines):,} answers only: the others"
+    never = f"{model} never stops by itself: all {len(lines):,} answers"
+    seldom = f"{model} stops by itself in {ended:,} of {len(lines):,} answers only: the others"
     return [
         f"WARNING: {seldom if ended else never} ran to --max_new_tokens {measured.max_new_tokens}. Where training rows "
         "lose their ends (the data report counts them), raise --target_max_len; else train longer, or allow more new "

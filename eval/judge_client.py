@@ -76,13 +76,13 @@ class Pace:
 
     def wait(self) -> None:
         """Return when the next request may start."""
-        with self.lock:
-            start = max(self.next, time.monotonic())
-            self.next = start + self.interval
         while not self.stop.is_set():
-            left = max(start, self.held) - time.monotonic()
-            if left <= 0:
-                return
+            with self.lock:  # a slot is taken only when it has come, so that a hold moves all that wait
+                now = time.monotonic()
+                left = max(self.next, self.held) - now
+                if left <= 0:
+                    self.next = now + self.interval
+                    return
             self.stop.wait(left)
         raise StoppedError
 

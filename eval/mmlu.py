@@ -7,6 +7,7 @@ Source: https://arxiv.org/abs/2009.03300
 """
 
 import contextlib
+import functools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -46,7 +47,16 @@ def encode_mmlu(model: Any, tokenizer: Any, rows: list[dict[str, str]], max_toke
     texts = [row["input"] for row in rows]
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     table = positions if has_position_table(model) else None
-    prompts = encode_prompts(tokenizer, texts, letter_tokens(tokenizer), max_tokens, table)
+    letters = letter_tokens(tokenizer)
+    if not letters.alike:
+        print(
+            "note: this tokenizer joins the space with some of A, B, C and D and not with others: each letter's own "
+            "token is scored, as if it stood right behind the prompt."
+        )
+    prompts = encode_prompts(tokenizer, texts, letters, max_tokens, table)
+    cut = sum(prompt.cut for prompt in prompts)
+    if cut:
+        print(f"note: {cut:,} of {len(prompts):,} MMLU prompts are over the limit and lose their first examples.")
     longest = max(len(prompt.ids) for prompt in prompts)
     if positions is not None and longest > positions:
         shorter = any("\nAnswer: " in prompt.examples for prompt in prompts)
@@ -142,6 +152,7 @@ class MMLUEvalCallback(TrainerCallback):
         self.prompts: list[Prompt] | None = None
         self.logits: torch.Tensor | None = None
         self.prefix = ""
+        self.say = functools.cache(print)  # once, not at each evaluation
         if trainer is not None:
             self.prepare()
 
@@ -159,7 +170,8 @@ class MMLUEvalCallback(TrainerCallback):
         progress = trainer.is_world_process_zero() and not trainer.args.disable_tqdm
         share = self.share()
         with evaluating(trainer.model), trainer.accelerator.autocast():
-            found = next_logits(trainer.model, [self.prompts[index] for index in share], columns, progress=progress)
+            prompts = [self.prompts[index] for index in share]
+            found = next_logits(trainer.model, prompts, columns, progress=progress, say=self.say)
         self.logits = self.gather(share, found)
         found = mmlu_metrics(self.rows, self.logits, self.split)
         metrics = {f"{self.prefix}{name}": value for name, value in found.items()}

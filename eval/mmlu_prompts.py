@@ -11,7 +11,7 @@ import json
 import random
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ MMLU_DIRECTORY = Path(__file__).resolve().parent.parent / "data" / "mmlu"
 SHOTS = {"mmlu-zs": "zero", "mmlu-fs": "five"}
 SPLITS = {"eval": "val", "test": "test"}
 ANSWER = "Answer:"
+ENCODED_AT_A_TIME = 256
 # Where the header ends, and where each example with its answer does.
 BOUNDARY = re.compile(r"\A[^\n]*\n\n|(?<=\nAnswer: [A-D])\n\n")
 
@@ -34,10 +35,12 @@ class LetterTokens:
     Attributes:
         lead: those between it and the letter, the same for every letter; none where the letter's holds the space.
         ids: one for each of A, B, C and D.
+        alike: whether all four follow the same lead.
     """
 
     lead: tuple[int, ...]
     ids: tuple[int, ...]
+    alike: bool = True
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,12 @@ class Prompt:
     Attributes:
         ids: BOS, what is kept of the examples, the question, and the lead of the letters.
         examples: the text before the question that is kept; prompts that have it in common begin alike.
+        cut: whether something before it was not.
     """
 
     ids: list[int]
     examples: str
+    cut: bool = False
 
 
 def prompt_file(dataset: str, split: str) -> Path:
@@ -81,16 +86,34 @@ def load_mmlu(dataset: str, split: str, limit: int | None = None, seed: int = 42
         DataError: the file is not there, or has a line that is not such an object.
     """
     path = prompt_file(dataset, split)
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), start=1):
-        try:
-            row = json.loads(line)
-            rows.append({"subject": row["subject"], "input": row["input"], "output": row["output"].strip()})
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path}, line {number}: not an object with subject, input and output ({error})") from error
-        if rows[-1]["output"] not in LETTERS:
-            raise DataError(f"{path}, line {number}: output {rows[-1]['output']!r} is none of {', '.join(LETTERS)}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8; save the file in UTF-8") from error
+    rows = [read_row(line, f"{path}, line {n}") for n, line in enumerate(text.removesuffix("\n").split("\n"), start=1)]
     return rows if limit is None else [rows[index] for index in spread([row["subject"] for row in rows], limit, seed)]
+
+
+def read_row(line: str, place: str) -> dict[str, str]:
+    """One line of a prompt file.
+
+    Raises:
+        DataError: it is not such a line; begins with `place`.
+    """
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{place}: not valid JSON ({error})") from error
+    names = ("subject", "input", "output")
+    if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in names):
+        raise DataError(f"{place}: not an object whose {', '.join(names)} are texts (see data/mmlu/README.md)")
+    if not row["input"].endswith(ANSWER):
+        raise DataError(
+            f"{place}: the prompt ends in {row['input'][-20:]!r}; it must end in {ANSWER!r}, for the letter"
+        )
+    if row["output"].strip() not in LETTERS:
+        raise DataError(f"{place}: output {row['output']!r} is none of {', '.join(LETTERS)}")
+    return {"subject": row["subject"], "input": row["input"], "output": row["output"].strip()}
 
 
 def spread(subjects: Sequence[str], limit: int, seed: int) -> list[int]:
@@ -123,7 +146,8 @@ def letter_tokens(tokenizer: Any) -> LetterTokens:
     if len(set(ids)) != len(LETTERS):
         raise DataError(f"this tokenizer has no token of its own for each of A, B, C and D (ids {ids}): no MMLU scores")
     leads = {tuple(row[len(before) : -1]) for row in whole}
-    return LetterTokens(leads.pop() if len(leads) == 1 else (), tuple(ids))
+    alike = len(leads) == 1
+    return LetterTokens(leads.pop() if alike else (), tuple(ids), alike)
 
 
 def common_length(rows: Sequence[Sequence[int]]) -> int:
@@ -155,8 +179,8 @@ def encode_prompts(
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     limit = max_tokens if positions is None else min(max_tokens, positions - len(bos))
     prompts = []
-    for text, ids in zip(texts, tokenizer(list(texts), add_special_tokens=False)["input_ids"], strict=True):
-        parts = split_prompt(text)
+    for text, ids in zip(texts, encode_texts(tokenizer, texts), strict=True):
+        parts = whole_parts = split_prompt(text)
         while len(ids) + len(letters.lead) > limit and len(parts) > 1:
             parts = parts[1:]
             ids = tokenizer("".join(parts), add_special_tokens=False)["input_ids"]
@@ -166,5 +190,13 @@ def encode_prompts(
                 f"an MMLU question takes {len(whole)} tokens, and this model has {positions} positions: it cannot be "
                 f"scored. The question: {parts[-1][:80]!r}…"
             )
-        prompts.append(Prompt(whole, "".join(parts[:-1])))
+        prompts.append(Prompt(whole, "".join(parts[:-1]), cut=len(parts) < len(whole_parts)))
     return prompts
+
+
+def encode_texts(tokenizer: Any, texts: Sequence[str]) -> Iterator[list[int]]:
+    """Token ids of each text, some hundred texts at a time: encodings take many times the room of their ids."""
+    from tqdm import tqdm
+
+    for start in tqdm(range(0, len(texts), ENCODED_AT_A_TIME), desc="MMLU prompts", delay=3, leave=False):
+        yield from tokenizer(list(texts[start : start + ENCODED_AT_A_TIME]), add_special_tokens=False)["input_ids"]

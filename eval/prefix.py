@@ -9,7 +9,7 @@ model keeps the prompts apart is checked on the longest before anything is score
 
 import inspect
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -58,7 +58,12 @@ class PrefixCache:
 
 
 def next_logits(
-    model: Any, prompts: Sequence[Prompt], columns: Sequence[int], max_tokens: int | None = None, progress: bool = False
+    model: Any,
+    prompts: Sequence[Prompt],
+    columns: Sequence[int],
+    max_tokens: int | None = None,
+    progress: bool = False,
+    say: Callable[[str], None] = print,
 ) -> torch.Tensor:
     """Logits of the tokens `columns` behind each prompt, (prompts, columns), float32 on the CPU.
 
@@ -66,6 +71,7 @@ def next_logits(
         max_tokens: tokens of several prompts in one forward pass at most, None for what suits the device. A pass over a
             prefix, or over one prompt that is longer, may have more.
         progress: whether to show a progress bar.
+        say: is told why prompts are run by themselves, where they are.
     """
     from tqdm import tqdm
 
@@ -73,7 +79,7 @@ def next_logits(
         max_tokens = PACKED_TOKENS_CPU if model.device.type == "cpu" else PACKED_TOKENS
     why_not = cannot_share(model, prompts)
     if why_not is not None:
-        print(f"note: MMLU runs each prompt by itself, which is slower: {why_not}.")
+        say(f"note: MMLU runs each prompt by itself, which is slower: {why_not}.")
     batches = shared_logits(model, prompts, max_tokens) if why_not is None else each_alone(model, prompts)
     logits = torch.empty(len(prompts), len(columns))
     with tqdm(total=len(prompts), desc="MMLU", unit="question", leave=False, disable=not progress) as bar:
@@ -181,7 +187,7 @@ def on_one_device(model: Any) -> bool:
 def cannot_share(model: Any, prompts: Sequence[Prompt]) -> str | None:
     """Why prompts cannot go over one prefix with this model, or None where they can.
 
-    The longest prompts that share a prefix are run both ways: a window of attention shows in them if in any.
+    Tried on the longest prompts that share a prefix: a window of attention shows in them if in any.
     """
     groups = [members for members in group(prompts) if len(members) > 1]
     if not groups:
@@ -195,21 +201,43 @@ def cannot_share(model: Any, prompts: Sequence[Prompt]) -> str | None:
     longest = [sorted((prompts[index] for index in members), key=lambda p: -len(p.ids)) for members in groups]
     checked = max(longest, key=lambda members: len(members[0].ids))[:CHECKED_PROMPTS]
     try:
-        shared = torch.cat([logits for _, logits in shared_logits(model, checked, sys.maxsize)]).float()
+        shared = torch.cat([logits for _, logits in shared_logits(model, checked, sys.maxsize)])
+        beside_others = torch.cat([logits for _, logits in shared_logits(model, disturbed(checked), sys.maxsize)])
     except torch.OutOfMemoryError:
         raise
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, NotImplementedError) as error:
         return f"its cache cannot be shared ({type(error).__name__}: {error})"
-    alone = torch.cat([logits for _, logits in each_alone(model, checked)]).float()
-    shared, alone = (logits - logits.mean(dim=-1, keepdim=True) for logits in (shared, alone))
-    difference, limit = ((shared - alone).norm() / alone.norm()).item(), rounding(model)
-    if not difference <= limit:  # as when it is not a number
-        return f"over a shared cache its logits are {difference:.1%} off, where rounding explains {limit:.1%}"
+    alone = torch.cat([logits for _, logits in each_alone(model, checked)])
+    ways = {
+        "those of the prompt by itself": (relative_difference(shared, alone), rounding(model)),
+        "those beside another prompt": (relative_difference(shared[-1:], beside_others[-1:]), EXACT),
+    }
+    for which, (difference, limit) in ways.items():
+        if not difference <= limit:  # as when it is not a number
+            return f"its logits over a shared cache are {difference:.1%} off {which}; rounding explains {limit:.1%}"
     return None
 
 
+def disturbed(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The same prompts, but the first one ends in other tokens behind what it has in common with the last.
+
+    The last one's logits must be the same then, to the bit almost, as all shapes are.
+    """
+    first, last = prompts[0], prompts[-1]
+    shared = min(common_length([first.ids, last.ids]), len(first.ids) - 1)
+    rest = first.ids[shared:]
+    other = [rest[0], *reversed(rest[1:])] if len(set(rest[1:])) > 1 else [rest[0], *[last.ids[0]] * len(rest[1:])]
+    return [Prompt(first.ids[:shared] + other, first.examples), *prompts[1:]]
+
+
+def relative_difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The norm of a difference of logits over their norm; a row counts from its mean, which a softmax does not see."""
+    one, other = (logits.float() - logits.float().mean(dim=-1, keepdim=True) for logits in (one, other))
+    return ((one - other).norm() / other.norm()).item()
+
+
 def rounding(model: Any) -> float:
-    """The relative difference of logits that rounding may explain at the precision that the model computes in."""
+    """How far the logits of a prompt may be from those alone, at the precision that the model computes in."""
     dtypes = {parameter.dtype for parameter in model.parameters()}
     if torch.int8 in dtypes:
         return ROUNDED_INT8

@@ -89,8 +89,9 @@ def predict(trainer: Any, args: Any, data_module: dict[str, Any], measured: dict
                 for what in ("loss", "perplexity", "supervised_tokens"):
                     part.pop(f"{prefix}predict_{what}")
         metrics |= part
-    for warning in stopping(measured["tuned"]) if not args.compare_base else ():  # else the comparison says it
-        print(warning)
+    if not args.compare_base:  # else the comparison says it
+        for warning in stopping(measured["tuned"], "the model"):
+            print(warning)
     return metrics
 
 

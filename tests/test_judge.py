@@ -173,7 +173,7 @@ def test_a_signal_lets_what_is_under_way_end(signum, server, command, tmp_path, 
     def answer(asked):
         if len(server.bodies) == 3:
             os.kill(os.getpid(), signum)
-            time.sleep(0.2)
+            time.sleep(1)  # five times as long as the main thread sleeps before it looks
         return longer_wins(asked)
 
     server.answer = answer

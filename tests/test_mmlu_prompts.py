@@ -49,18 +49,38 @@ def test_a_sample_is_that_of_its_seed(prompts):
     assert any(sample != samples[0] for sample in samples[2:])
 
 
-@pytest.mark.parametrize("line", ["", "{", '{"subject": "s"}', "[1]", '{"subject": "s", "input": "i", "output": "E"}'])
-def test_bad_lines_are_named(prompts, tmp_path, line):
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("", "not valid JSON"),
+        ("{", "not valid JSON"),
+        ("[1]", "are texts"),
+        ('{"subject": "s", "output": "A"}', "are texts"),
+        ('{"subject": null, "input": "Answer:", "output": "A"}', "are texts"),
+        ('{"subject": "s", "input": 5, "output": "A"}', "are texts"),
+        ('{"subject": "s", "input": "Answer:", "output": "E"}', "'E' is none of A, B, C, D"),
+        ('{"subject": "s", "input": "Tell me. Answer: ", "output": "A"}', "must end in 'Answer:'"),
+    ],
+)
+def test_bad_lines_are_named(prompts, tmp_path, line, said):
     with (tmp_path / "five_shot_mmlu_val.json").open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(DataError, match="line 13"):
+    with pytest.raises(DataError, match=f"line 13: .*{said}"):
         load_mmlu("mmlu-fs", "eval")
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path):
+    path = tmp_path / "latin.json"
+    path.write_bytes('{"subject": "é", "input": "Answer:", "output": "A"}\n'.encode("latin-1"))
+    with pytest.raises(DataError, match="byte 13 is not UTF-8"):
+        load_mmlu(str(path), "eval")
 
 
 def test_only_a_line_feed_ends_a_line(prompts, tmp_path):
     path = tmp_path / "own.json"
-    path.write_text(json.dumps({"subject": "s", "input": "a\u0085b\u2028c", "output": "A"}, ensure_ascii=False) + "\n")
-    assert load_mmlu(str(path), "eval")[0]["input"] == "a\u0085b\u2028c"
+    row = {"subject": "s", "input": "a\u0085b\u2028c Answer:", "output": "A"}
+    path.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert load_mmlu(str(path), "eval") == [row]
 
 
 def test_missing_files_say_how_to_make_them(prompts):
@@ -94,6 +114,7 @@ def test_whole_examples_are_cut_from_the_left(tiny_tokenizer, kept):
     for limit in (length, longer - 1):
         [prompt] = encode_prompts(tiny_tokenizer, [PROMPT], letter_tokens(tiny_tokenizer), limit)
         assert tiny_tokenizer.decode(prompt.ids[1:]) == text, limit  # BOS is not counted
+        assert prompt.cut
 
 
 def test_a_question_is_never_cut(tiny_tokenizer):
@@ -144,7 +165,7 @@ def test_some_letters_with_and_some_without_their_space():
     """As stories260K splits them: no one token leads to all four."""
     tokenizer = Words(lambda text: text.replace(" B", "|_B").replace(" ", "|_|").split("|"))
     letters = letter_tokens(tokenizer)
-    assert letters.lead == ()
+    assert letters.lead == () and not letters.alike
     assert letters.ids == tuple(tokenizer.ids[piece] for piece in ("A", "_B", "C", "D"))
 
 

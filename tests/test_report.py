@@ -14,7 +14,8 @@ def save(tmp_path):
     trainer = SimpleNamespace(is_world_process_zero=lambda: True)
 
     def save_one(split, metrics, do_train=False):
-        save_metrics(trainer, split, dict(metrics), SimpleNamespace(output_dir=str(tmp_path), do_train=do_train))
+        args = SimpleNamespace(output_dir=str(tmp_path), do_train=do_train, compare_base=False)
+        save_metrics(trainer, split, dict(metrics), args)
         return json.loads((tmp_path / "metrics.json").read_text())
 
     return save_one

@@ -27,7 +27,7 @@ class LogLineCallback(ProgressCallback):
 
 
 def of_one_subject(name: str) -> bool:
-    """Whether this is the accuracy of one of MMLU's 57 subjects, or of a group of them."""
+    """Whether this is an accuracy of MMLU beside the mean over subjects and its interval: of one subject, one group."""
     return "_accuracy_" in name and not name.endswith(("_low", "_high"))
 
 

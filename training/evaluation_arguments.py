@@ -1,11 +1,19 @@
 """The flags of evaluation: MMLU, generated answers, and the base model beside the tuned one."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from training.parsing import option, require
 
 MMLU_DATASETS = ("mmlu-fs", "mmlu-zs")
+
+
+def unused_mmlu_flags(args: Any) -> list[str]:
+    """Flags about MMLU that were set away from their default though it is not asked for."""
+    names = ("mmlu_split", "mmlu_dataset", "max_mmlu_samples", "mmlu_source_max_len")
+    defaults = {flag.name: flag.default for flag in fields(EvaluationArguments)}
+    return [f"--{name}" for name in names if not args.do_mmlu_eval and getattr(args, name) != defaults[name]]
 
 
 @dataclass

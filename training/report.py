@@ -10,6 +10,7 @@ from training.files import read_json, write_json
 METRICS = "metrics.json"
 KINDS = ("eval_", "predict_", "mmlu_eval_", "mmlu_test_")  # what the names of metrics start with
 COMPARISON = "comparison.json"
+BASE_PREDICTIONS = "predictions_base.jsonl"
 
 
 def save_metrics(trainer: Any, split: str, metrics: dict[str, Any], args: Any) -> None:
@@ -19,6 +20,8 @@ def save_metrics(trainer: Any, split: str, metrics: dict[str, Any], args: Any) -
     if split != "train":  # where training stood when it was evaluated, which is nowhere in a later command
         metrics.pop("epoch", None)
     write_json(Path(args.output_dir) / f"{split}_results.json", metrics)
+    if split != "train":
+        forget_comparison(split, args)
     earlier = read_metrics(args.output_dir)
     earlier = {name: value for name, value in earlier.items() if not is_stale(name, earlier, metrics, args)}
     write_json(Path(args.output_dir) / METRICS, {**earlier, **metrics})
@@ -45,8 +48,15 @@ def read_metrics(output_dir: str) -> dict[str, Any]:
 
 def forget_metrics(output_dir: str) -> None:
     """Remove the metrics of an earlier command, such as an evaluation of the base, before training begins."""
-    for name in (METRICS, COMPARISON):
+    for name in (METRICS, COMPARISON, BASE_PREDICTIONS):
         (Path(output_dir) / name).unlink(missing_ok=True)
+
+
+def forget_comparison(split: str, args: Any) -> None:
+    """Remove what an earlier command found of the base on rows that may be others than those of this one."""
+    if not args.compare_base:
+        for name in (COMPARISON, BASE_PREDICTIONS) if split == "predict" else (COMPARISON,):
+            (Path(args.output_dir) / name).unlink(missing_ok=True)
 
 
 def public_command(command: list[str]) -> str:

@@ -9,7 +9,6 @@ others: one subject for each kind of fact, every letter right equally often.
 
 import argparse
 import json
-import os
 import random
 import sys
 from collections import Counter, defaultdict
@@ -18,6 +17,7 @@ from pathlib import Path
 if not __package__:  # run by its path, which puts this folder on the import path and not the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from data.commands import exit_status, write_whole
 from data.demo.prepare import QUESTIONS, read_facts
 from data.mmlu.prompts import LETTERS, Question, format_line
 
@@ -87,12 +87,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the choices and their order")
     args = parser.parse_args(argv)
-    lines = make_lines(args.shots, args.seed)
-    partial = args.output.with_name(f"{args.output.name}.partial")
-    partial.write_text("".join(lines), encoding="ascii")
-    os.replace(partial, args.output)
-    print(f"{len(lines)} questions of {len(QUESTIONS)} subjects, {args.shots} examples before each: {args.output}")
-    return 0
+    return exit_status("mmlu.py", lambda: write_lines(args.output, args.shots, args.seed))
+
+
+def write_lines(path: Path, shots: int, seed: int) -> None:
+    lines = make_lines(shots, seed)
+    write_whole(path, "".join(lines))
+    print(f"{len(lines)} questions of {len(QUESTIONS)} subjects, {shots} examples before each: {path}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ TOKEN = re.compile(r"(?:[^\s!-/:-@\[-`{-~]|'|(?<![0-9])-|(?<=[0-9])[.,](?=[0-9])
 
 
 def bleu_tokens(text: str) -> list[str]:
-    """Return the tokens that mteval-v13a makes.
+    """Return the tokens that mteval-v13a makes, but for two marks in a row beside a digit ("a,.1"), and HTML entities.
 
     >>> bleu_tokens("It's well-known: $3.88.")
     ["It's", 'well-known', ':', '$', '3.88', '.']
