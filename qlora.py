@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"qlora.py: failed: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("qlora.py: interrupted", file=sys.stderr)
+        print("qlora.py: interrupted; what is in --output_dir stays, and the same command uses it", file=sys.stderr)
         return 130
 
 

@@ -105,7 +105,7 @@ def check_file(path: str) -> tuple[Path, str]:
         status = file.stat()
         if stat.S_ISDIR(status.st_mode):
             files = ", ".join(sorted(child.name for child in file.iterdir() if child.is_file())[:5]) or "no file"
-            raise DataError(f"{path} is a directory (it holds {files}); give the path of one file")
+            raise DataError(f"{path} is a directory (it holds {files}); give the paths of files in it")
         if suffix not in READERS or (packed and suffix == ".parquet"):
             name = suffix + ".gz" * packed
             found = f"unknown file type {name!r}" if name else "its name does not end in a file type"

@@ -345,7 +345,7 @@ def _misspelt(first: Mapping) -> str:
         if row.answer in row.columns and all(column in first for column in row.columns if column != row.answer):
             return (
                 f"there is no {row.answer!r} (format {row.name}): rename the column that holds the answer, or, to "
-                "predict one, give the file as --eval_dataset"
+                "predict one, give the file as --eval_dataset, with --do_predict and without --do_eval"
             )
     for name, value in first.items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):

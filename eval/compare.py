@@ -6,7 +6,7 @@
 Intervals are paired bootstraps: both models are resampled on the same rows (https://aclanthology.org/W04-3250).
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,6 +19,7 @@ from eval.statistics import mean, paired_corpus_difference, paired_difference
 from eval.text_metrics import compare_all
 
 CHANGED_SHOWN = 5
+SHOWN = 0.0005  # the least that a table shows, 0.1 % of a share and 0.001 of a loss
 FEWEST_ROWS = 6  # five rows that all change for the better are no proof: a sign test gives p = 2 / 2**5 = 0.06
 RARELY = 0.5  # share of answers that end by themselves below which it is said
 
@@ -62,14 +63,19 @@ class Difference:
     percent: bool = True
 
     def verdict(self) -> str:
-        """ "better", "worse", "equal", "" where neither is better, or "not told apart": by an interval that holds 0, or
-        by too few rows.
+        """What to call it.
+
+        Returns:
+            "better" or "worse"; "not told apart" where the interval holds 0; "too few rows"; "equal" where nothing
+            differs that is shown; "" where neither more nor less is better.
         """
         if not self.better:
             return ""
-        if self.difference == self.low == self.high == 0:
+        if max(abs(self.difference), abs(self.low), abs(self.high)) < SHOWN:
             return "equal"
-        if self.low <= 0 <= self.high or self.rows < FEWEST_ROWS:
+        if self.rows < FEWEST_ROWS:
+            return "too few rows"
+        if self.low <= 0 <= self.high:
             return "not told apart"
         return "better" if self.difference * self.better > 0 else "worse"
 
@@ -184,7 +190,7 @@ def most_changed(base: list[dict], tuned: list[dict]) -> list[dict[str, Any]]:
 
 def better_or_not(differences: list[Difference]) -> list[str]:
     """What the differences say in words; one that chance explains is never called an improvement."""
-    by_verdict: dict[str, list[str]] = {"better": [], "worse": [], "equal": [], "not told apart": []}
+    by_verdict: dict[str, list[str]] = defaultdict(list)
     for row in differences:
         if row.better and row.name != "stopped by itself":
             by_verdict[row.verdict()].append(row.name)
@@ -195,13 +201,15 @@ def better_or_not(differences: list[Difference]) -> list[str]:
         worse = by_verdict["worse"]
         said.append(
             "The tuned model is not better than the base."
-            if worse or not by_verdict["not told apart"]
+            if worse or not (by_verdict["not told apart"] or by_verdict["too few rows"])
             else "Nothing here shows the tuned model to be better than the base."
         )
     if by_verdict["worse"]:
         said.append(f"It is worse in: {', '.join(by_verdict['worse'])}.")
     if by_verdict["not told apart"]:
         said.append(f"These rows cannot tell the two apart in: {', '.join(by_verdict['not told apart'])}.")
+    if by_verdict["too few rows"]:
+        said.append(f"Fewer than {FEWEST_ROWS} rows prove nothing: {', '.join(by_verdict['too few rows'])}.")
     return said
 
 

@@ -152,16 +152,21 @@ def read_answers(path: str, options: argparse.Namespace) -> list[Answer]:
             answers.append(_answer(row, options))
         except SkipRow as skip:
             raise DataError(
-                f"{path}, {source.unit} {place}: {skip}\nfields there: {', '.join(row)}; --prediction FIELD names the "
-                "answer, --reference FIELD what is right"
+                f"{path}, {source.unit} {place}: {skip}\nfields there: {shown_names(row)}; --prediction FIELD names "
+                "the answer, --reference FIELD what is right"
             ) from None
         fields |= row.keys()
     if not answers:
         raise DataError(f"{path}: no row in it; at least one answer is needed")
     for flag, name in (("--reference", options.reference), ("--by", options.by)):
         if name is not None and name not in fields:
-            raise DataError(f"{flag} {name}: no row of {path} has this field; there are: {', '.join(sorted(fields))}")
+            raise DataError(f"{flag} {name}: no row of {path} has this field; there are: {shown_names(sorted(fields))}")
     return answers
+
+
+def shown_names(names: Iterable[str], most: int = 12) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _answer(row: dict[str, Any], options: argparse.Namespace) -> Answer:
@@ -295,6 +300,10 @@ def _print_table(rows: list[list[str]]) -> None:
 def print_next(results: dict[str, dict[str, Any]], options: argparse.Namespace, argv: list[str]) -> None:
     """Say what could not be measured, where the numbers are, and what to try."""
     print()
+    counts = {name: scores["all"][f"{PREFIX}_samples"] for name, scores in results.items()}
+    if len(set(counts.values())) > 1:
+        shown = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+        print(f"note: these are not the same rows ({shown} answers), so their numbers do not compare.")
     for name, scores in results.items():
         if not scores["all"][f"{PREFIX}_references"]:
             print(

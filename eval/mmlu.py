@@ -56,7 +56,9 @@ def encode_mmlu(model: Any, tokenizer: Any, rows: list[dict[str, str]], max_toke
     prompts = encode_prompts(tokenizer, texts, letters, max_tokens, table)
     cut = sum(prompt.cut for prompt in prompts)
     if cut:
-        print(f"note: {cut:,} of {len(prompts):,} MMLU prompts are over the limit and lose their first examples.")
+        whole = sum(len(prompt.ids) > max_tokens + 1 for prompt in prompts)
+        longer = f"; {whole:,} questions are longer by themselves and stay whole" if whole else ""
+        print(f"note: {cut:,} of {len(prompts):,} MMLU prompts are over the limit and lose their first lines{longer}.")
     longest = max(len(prompt.ids) for prompt in prompts)
     if positions is not None and longest > positions:
         shorter = any("\nAnswer: " in prompt.examples for prompt in prompts)

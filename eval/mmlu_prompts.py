@@ -90,6 +90,8 @@ def load_mmlu(dataset: str, split: str, limit: int | None = None, seed: int = 42
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is not UTF-8; save the file in UTF-8") from error
+    if not text.strip():
+        raise DataError(f"{path} is empty: it needs an object with subject, input and output on each line")
     rows = [read_row(line, f"{path}, line {n}") for n, line in enumerate(text.removesuffix("\n").split("\n"), start=1)]
     return rows if limit is None else [rows[index] for index in spread([row["subject"] for row in rows], limit, seed)]
 
@@ -103,7 +105,7 @@ def read_row(line: str, place: str) -> dict[str, str]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not valid JSON ({error})") from error
+        raise DataError(f"{place}, column {error.colno}: not valid JSON: {error.msg}") from error
     names = ("subject", "input", "output")
     if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in names):
         raise DataError(f"{place}: not an object whose {', '.join(names)} are texts (see data/mmlu/README.md)")
@@ -183,7 +185,7 @@ def encode_prompts(
         parts = whole_parts = split_prompt(text)
         while len(ids) + len(letters.lead) > limit and len(parts) > 1:
             parts = parts[1:]
-            ids = tokenizer("".join(parts), add_special_tokens=False)["input_ids"]
+            ids = tokenizer("".join(parts), add_special_tokens=False, verbose=False)["input_ids"]
         whole = bos + ids + list(letters.lead)
         if positions is not None and len(whole) > positions:
             raise DataError(
@@ -199,4 +201,6 @@ def encode_texts(tokenizer: Any, texts: Sequence[str]) -> Iterator[list[int]]:
     from tqdm import tqdm
 
     for start in tqdm(range(0, len(texts), ENCODED_AT_A_TIME), desc="MMLU prompts", delay=3, leave=False):
-        yield from tokenizer(list(texts[start : start + ENCODED_AT_A_TIME]), add_special_tokens=False)["input_ids"]
+        some = list(texts[start : start + ENCODED_AT_A_TIME])
+        # Not verbose: a prompt that is longer than the model was made for is said of all together.
+        yield from tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]

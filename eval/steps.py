@@ -68,27 +68,27 @@ def evaluate(trainer: Any, args: Any, mmlu: Any, measured: dict[str, Measured]) 
                 metrics |= mmlu.score()
         if mmlu is not None:
             found.subjects, found.right = mmlu.answers()
-            metrics[f"mmlu_{args.mmlu_split}_prompts"] = args.mmlu_dataset
+            metrics[f"{prefix}mmlu_{args.mmlu_split}_prompts"] = args.mmlu_dataset
     return metrics
 
 
 def predict(trainer: Any, args: Any, data_module: dict[str, Any], measured: dict[str, Measured]) -> dict[str, Any]:
     """Generate an answer to each row and write predictions.jsonl; the first process gives all the metrics."""
-    rows, metrics = data_module["predict_dataset"], {}
-    for name, found in measured.items():
+    rows, metrics, outputs = data_module["predict_dataset"], {}, {}
+    for name in measured:
         with as_model(trainer, name) as prefix:
-            output = trainer.predict(rows, metric_key_prefix=f"{prefix}predict")
-        part = {**output.metrics, f"{prefix}predict_samples": len(rows)}
-        if trainer.is_world_process_zero():
-            path, collator = Path(args.output_dir) / PREDICTIONS[name], data_module["data_collator"]
-            part |= write_predictions(
-                path, rows, output.predictions, collator, end_ids(trainer), prefix=f"{prefix}predict"
-            )
-            found.lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-            if not part[f"{prefix}predict_references"]:  # questions without answers have no loss either
-                for what in ("loss", "perplexity", "supervised_tokens"):
-                    part.pop(f"{prefix}predict_{what}")
-        metrics |= part
+            outputs[name] = trainer.predict(rows, metric_key_prefix=f"{prefix}predict")
+    for name, found in measured.items():  # all or none, so that files beside each other are of one run
+        kind, output = f"{PREFIXES[name]}predict", outputs[name]
+        metrics |= {**output.metrics, f"{kind}_samples": len(rows)}
+        if not trainer.is_world_process_zero():
+            continue
+        path, collator = Path(args.output_dir) / PREDICTIONS[name], data_module["data_collator"]
+        metrics |= write_predictions(path, rows, output.predictions, collator, end_ids(trainer), kind)
+        found.lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+        if not metrics[f"{kind}_references"]:  # questions without answers have no loss either
+            for what in ("loss", "perplexity", "supervised_tokens"):
+                metrics.pop(f"{kind}_{what}")
     if not args.compare_base:  # else the comparison says it
         for warning in stopping(measured["tuned"], "the model"):
             print(warning)

@@ -1,6 +1,9 @@
-"""The benchmark runs and prints one row for each way; what it measures is not looked at."""
+"""The benchmarks run and print one row for each way; how fast it is is not looked at."""
+
+from pathlib import Path
 
 from scripts.benchmark import main
+from scripts.benchmark_mmlu import main as score_mmlu
 
 
 def test_benchmark_prints_a_table(rows_file, make_base, capsys, monkeypatch):
@@ -16,3 +19,16 @@ def test_benchmark_prints_a_table(rows_file, make_base, capsys, monkeypatch):
     assert [row[3] for row in table[:2]] == ["ratio", "1.00"]
     padding = [float(row[1].rstrip("%")) for row in table[1:]]
     assert padding[0] > padding[1] > padding[3] == 0
+
+
+def test_mmlu_benchmark_prints_a_table(make_base, capsys, monkeypatch):
+    questions = str(Path(__file__).resolve().parent.parent / "data" / "demo" / "mmlu.json")
+    monkeypatch.setattr("sys.argv", ["scripts/benchmark_mmlu.py", "FILE", "--subjects", "1"])
+    score_mmlu([questions, "--model", str(make_base()), "--subjects", "1"])
+    printed = capsys.readouterr().out
+    assert "40 questions, prompts of" in printed and "peak memory" in printed
+    table = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in table[1:]] == [
+        *("one forward pass a question", "the same, head at the answer alone", "over shared prefixes")
+    ]
+    assert all(row[4] == "40 of 40" and float(row[3]) < 1e-4 for row in table[1:])

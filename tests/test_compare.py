@@ -68,7 +68,7 @@ def test_a_worse_model_is_called_worse():
 
 
 def test_five_rows_prove_nothing():
-    for rows, verdict in ((5, "not told apart"), (6, "better")):
+    for rows, verdict in ((5, "too few rows"), (6, "better")):
         found = compare(measured(["wrong"] * rows, WORDS[:rows]), measured(WORDS[:rows], WORDS[:rows]))
         assert differences(found)["exact match"].verdict() == verdict
 
@@ -155,8 +155,8 @@ def test_the_adapter_off_is_the_base_by_itself(make_base, command, tmp_path, que
     assert qlora.main(argv) == 0
     both, base = read(out / "metrics.json"), read(alone / "metrics.json")
     for name, value in base.items():
-        if not name.endswith(("runtime", "per_second", "prompts")):
-            assert both[f"base_{name}"] == pytest.approx(value, rel=1e-5), name
+        if not name.endswith(("runtime", "per_second")):
+            assert both[f"base_{name}"] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-5)), name
     assert (out / "predictions_base.jsonl").read_text() == (alone / "predictions.jsonl").read_text()
     assert both["eval_loss"] < both["base_eval_loss"]
     comparison = read(out / "comparison.json")

@@ -78,9 +78,8 @@ class StopOnSignalCallback(TrainerCallback):
     def receive(self, signum: int, frame: Any) -> None:
         if self.signum is None:
             self.signum, self.received = signum, time.monotonic()
-            message = (
-                f"\n{signal.Signals(signum).name}: saving after this step, then stopping (again to stop at once)\n"
-            )
+            name = signal.Signals(signum).name
+            message = f"\n{name}: stopping after this step and any evaluation, then saving (again to stop at once)\n"
             os.write(2, message.encode())  # print may be in the middle of a line of its own
         elif time.monotonic() - self.received > self.GRACE:
             raise KeyboardInterrupt

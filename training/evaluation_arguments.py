@@ -34,8 +34,7 @@ class EvaluationArguments:
         False, "Generate answers at each evaluation too, and measure them as --do_predict does."
     )
     compare_base: bool = option(
-        False,
-        "Evaluate and predict with the adapter off too, and say what it changed (with --do_eval or --do_predict).",
+        False, "Do --do_eval, --do_predict and --do_mmlu_eval with the adapter off too, and say what it changed."
     )
 
     # What --predict_with_generate asked for; the library's field of this name is set for --do_predict too.

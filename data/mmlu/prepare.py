@@ -25,6 +25,12 @@ from data.mmlu.prompts import Question, format_line, format_prompt
 from data.mmlu.sources import EXAMPLES, Split, first_line, read_folder, read_hub
 
 HERE = Path(__file__).resolve().parent
+KNOWN = {  # SHA-256 of the files made of the official questions with LLaMA's tokenizer
+    "zero_shot_mmlu_val.json": "2df2476a8ccde60cda1ddad5958f21f46b61fdb609607c3918f7a812246b1694",
+    "zero_shot_mmlu_test.json": "a755f86308464ec7c21db20b846042844ee02492fc60c1c73c511eb07d51c5f9",
+    "five_shot_mmlu_val.json": "38f795b6e1d4b8a7d63b65cb2a9124ba05f26902e3d71c7fb28cf265820f75e3",
+    "five_shot_mmlu_test.json": "4b137542828beaad74dc1129bfdbe42da4a65046a6f0fed041580c031e523a45",
+}
 SUBJECTS = 57  # of the official data
 SPLITS = ("val", "test")
 SHOTS = ("zero", "five")
@@ -157,10 +163,24 @@ def report(made: list[Made], splits: dict[str, Split], folder: Path, max_tokens:
         too_long = sum(tokens > max_tokens for _, tokens in file.fits)
         if too_long:
             lines.append(f"  {too_long:,} prompts are longer than {max_tokens:,} tokens without any example")
+    if subjects == SUBJECTS:
+        lines += other_files(made)
     dataset = "" if measured else " --mmlu_dataset mmlu-zs"
     copy = "" if folder.resolve() == HERE else f"copy them to {HERE}, then "
     lines += ["", f"Next: {copy}python qlora.py … --do_mmlu_eval --mmlu_split eval{dataset}"]
     return "\n".join(lines)
+
+
+def other_files(made: list[Made]) -> list[str]:
+    """Say which files are not those of the official questions and a LLaMA tokenizer, and what that means."""
+    other = [file.name for file in made if hashlib.sha256(file.content).hexdigest() != KNOWN[file.name]]
+    if not other:
+        return []
+    return [
+        "",
+        f"note: {', '.join(other)}: not the bytes that data/mmlu/README.md lists. The questions are not quite the "
+        "official ones, or the tokenizer is not LLaMA's; scores on other prompts do not compare with published ones.",
+    ]
 
 
 def make_folder(folder: Path) -> None:

@@ -6,7 +6,7 @@ import evaluate
 from .scoring import chrf
 
 
-class ChrF(evaluate.Metric):
+class Chrf(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         text = datasets.Value("string")
         return evaluate.MetricInfo(
