@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("file", help="an MMLU prompt file, see data/mmlu/README.md")
     parser.add_argument("--model", help="directory of a base model (default: a random Llama)")
     parser.add_argument("--tokenizer", help="directory of a tokenizer, if not the model's")
-    parser.add_argument("--hidden", type=int, default=768, help="hidden size of the random Llama")
+    parser.add_argument("--hidden", type=int, default=640, help="hidden size of the random Llama")
     parser.add_argument("--layers", type=int, default=12, help="layers of the random Llama")
     parser.add_argument("--subjects", type=int, help="score this many subjects, all their questions (default: all)")
     parser.add_argument("--max_tokens", type=int, default=2048, help="longest prompt, in tokens")

@@ -75,7 +75,7 @@ def test_parts_of_a_mix(spec, parts):
             "--eval_dataset a.jsonl,b.csv,a.jsonl: a.jsonl stands in it twice; name it once, with",
         ),
         ("a.jsonl,vicuna", "--eval_dataset vicuna: its training data was never released; named data sets: alpaca, "),
-        ("a.jsonl,folder", "folder is a directory (it holds no file); give the path of one file"),
+        ("a.jsonl,folder", "folder is a directory (it holds no file); give the paths of files in it"),
     ],
 )
 def test_impossible_mixes_are_refused(spec, message):
