@@ -24,11 +24,12 @@ def test_benchmark_prints_a_table(rows_file, make_base, capsys, monkeypatch):
 def test_mmlu_benchmark_prints_a_table(make_base, capsys, monkeypatch):
     questions = str(Path(__file__).resolve().parent.parent / "data" / "demo" / "mmlu.json")
     monkeypatch.setattr("sys.argv", ["scripts/benchmark_mmlu.py", "FILE", "--subjects", "1"])
-    score_mmlu([questions, "--model", str(make_base()), "--subjects", "1"])
+    score_mmlu([questions, "--model", str(make_base()), "--subjects", "1", "--every", "7"])
     printed = capsys.readouterr().out
     assert "40 questions, prompts of" in printed and "peak memory" in printed
     table = [line.strip("| ").split(" | ") for line in printed.splitlines() if line.startswith("| ")]
     assert [row[0] for row in table[1:]] == [
         *("one forward pass a question", "the same, head at the answer alone", "over shared prefixes")
     ]
-    assert all(row[4] == "40 of 40" and float(row[3]) < 1e-4 for row in table[1:])
+    assert [row[1] for row in table[1:]] == ["6", "6", "40"]
+    assert all(row[5] == "6 of 6" and float(row[4]) < 1e-4 for row in table[1:])
