@@ -175,8 +175,8 @@ class MMLUEvalCallback(TrainerCallback):
             prompts = [self.prompts[index] for index in share]
             found = next_logits(trainer.model, prompts, columns, progress=progress, say=self.say)
         self.logits = self.gather(share, found)
-        found = mmlu_metrics(self.rows, self.logits, self.split)
-        metrics = {f"{self.prefix}{name}": value for name, value in found.items()}
+        by_name = mmlu_metrics(self.rows, self.logits, self.split)
+        metrics = {f"{self.prefix}{name}": value for name, value in by_name.items()}
         trainer.log(dict(metrics))
         return metrics
 

@@ -18,9 +18,9 @@ from eval.mmlu_prompts import Prompt, common_length
 # Largest norm of a difference of logits over the norm of the logits that rounding alone may explain.
 EXACT, ROUNDED, ROUNDED_INT8 = 1e-3, 0.05, 0.15
 CHECKED_PROMPTS = 2
-# Tokens of several prompts in one pass at most. More fill a GPU better; on a CPU each further prompt mostly adds scores
-# of attention that the mask then hides. 75 questions, 99 M parameters, one core: 14.5 s at 128, 13.1 at 256, 11.4 at
-# 384, 11.8 at 512.
+# Tokens of several prompts in one pass at most. On a CPU each further prompt mostly adds scores of attention that the
+# mask then hides: 75 questions, 99 M parameters, one core: 14.5 s at 128, 13.1 at 256, 11.4 at 384, 11.8 at 512. That
+# a GPU, which has more units to fill, wants more was not measured.
 PACKED_TOKENS_CPU, PACKED_TOKENS = 512, 1024
 
 

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ProgressCallback
 
 from training.arguments import FailedRunError
+from training.report import is_detail
 
 
 class LogLineCallback(ProgressCallback):
@@ -19,16 +20,9 @@ class LogLineCallback(ProgressCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any):
         if not state.is_world_process_zero or self.training_bar is None or not logs:
             return
-        hidden = ("epoch", "total_flos", "runtime", "per_second", "supervised_tokens")
-        shown = [
-            f"{name} {value:.4g}" for name, value in logs.items() if not (name.endswith(hidden) or of_one_subject(name))
-        ]
+        kept = [name for name in logs if not is_detail(name) and not name.endswith(("epoch", "supervised_tokens"))]
+        shown = [f"{name} {logs[name]:.4g}" for name in kept]
         self.training_bar.write(f"step {state.global_step}/{state.max_steps}  {'  '.join(shown)}")
-
-
-def of_one_subject(name: str) -> bool:
-    """Whether this is an accuracy of MMLU beside the mean over subjects and its interval: of one subject, one group."""
-    return "_accuracy_" in name and not name.endswith(("_low", "_high"))
 
 
 class DivergedError(FailedRunError):

@@ -71,7 +71,7 @@ def write_model_card(args: Any, command: list[str]) -> None:
     It replaces the template that PEFT leaves there.
     """
     metrics = read_metrics(args.output_dir)
-    shown = {name: value for name, value in sorted(metrics.items()) if is_for_the_card(name)}
+    shown = {name: value for name, value in sorted(metrics.items()) if not is_detail(name)}
     rows = "\n".join(f"| {name} | {format_value(value)} |" for name, value in shown.items())
     kind = "Full fine-tune" if args.full_finetune else f"LoRA adapter (r = {args.lora_r}, alpha = {args.lora_alpha:g})"
     library = "transformers" if args.full_finetune else "peft"
@@ -103,10 +103,10 @@ python qlora.py {public_command(command)}
     (Path(args.output_dir) / "README.md").write_text(text, encoding="utf-8")
 
 
-def is_for_the_card(name: str) -> bool:
-    """Whether a metric says how good the adapter is: not how fast it was, and not one of MMLU's 57 subjects."""
-    of_one_subject = "_accuracy_" in name and "_group_" not in name and not name.endswith(("_low", "_high"))
-    return not of_one_subject and not name.endswith(("runtime", "per_second", "total_flos"))
+def is_detail(name: str) -> bool:
+    """Whether a metric is left out where people read: speed, and MMLU's accuracies beside the mean and its interval."""
+    beside = "_accuracy_" in name and not name.endswith(("_low", "_high"))
+    return beside or name.endswith(("runtime", "per_second", "total_flos"))
 
 
 def loading_code(args: Any) -> str:
