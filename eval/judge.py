@@ -194,14 +194,13 @@ def exit_status(outcome: Outcome, argv: list[str], ratings: Ratings, comparisons
         name = signal.Signals(outcome.signum).name
         note(f"eval.judge: stopped by {name}: {progress(ratings, comparisons)} {how_to_go_on(argv)}")
         return 128 + outcome.signum
-    if outcome.given_up:
-        left = len(comparisons) - len(ratings.records)
-        note(
-            f"eval.judge: failed: {left:,} comparisons have no reply; for {len(outcome.given_up):,} every try failed, "
-            f"the last of them {outcome.given_up[-1]}\n{how_to_go_on(argv)}"
-        )
-        return 1
-    return 0
+    left = len(comparisons) - len(ratings.records)
+    if not left:
+        return 0
+    reasons = {"every try failed": outcome.given_up, "the endpoint refuses the prompt": outcome.refused}
+    why = [f"for {len(keys):,} {reason}, the last of them {keys[-1]}" for reason, keys in reasons.items() if keys]
+    note("\n".join([f"eval.judge: failed: {left:,} comparisons have no reply", *why, how_to_go_on(argv)]))
+    return 1
 
 
 # The command line

@@ -24,8 +24,10 @@ RETRIED = (408, 409, 429)  # and every 5xx: the same request may work later
 LONGEST_CONNECT = 10.0  # seconds
 LONGEST_BACKOFF = 60.0  # seconds
 LONGEST_RETRY_AFTER = 600.0  # seconds; who asks for more has closed for now
+OF_ONE_PROMPT = (400, 413, 422)  # it may be too long, or what a filter keeps out
 ADVICE = {
     400: "change the flag that it names, or shorten the answers",
+    413: "shorten the answers",
     401: "set OPENAI_API_KEY to a key of this endpoint",
     403: "this key may not use that model; give another --model or key",
     404: "see whether --base_url ends as the server says (often /v1) and --model is one that it serves",
@@ -34,6 +36,10 @@ ADVICE = {
 
 class RefusedError(Exception):
     """The endpoint will give the same answer however often it is asked."""
+
+
+class PromptRefusedError(RefusedError):
+    """The same, where it may be for this prompt alone."""
 
 
 class UnavailableError(Exception):
@@ -135,7 +141,7 @@ class Judge:
         """Send one prompt.
 
         Raises:
-            RefusedError: no try can help: a 4xx but for 408, 409 and 429.
+            RefusedError: no try can help: a 4xx but for 408, 409 and 429; PromptRefusedError for OF_ONE_PROMPT.
             UnavailableError: no quota is left, or Retry-After is over LONGEST_RETRY_AFTER.
             GaveUpError: all tries failed.
             StoppedError: the run ends before there is a reply.
@@ -173,7 +179,8 @@ class Judge:
                     raise UnavailableError(f"{self.base_url}: {said}") from error
                 if error.status_code not in RETRIED and error.status_code < 500:
                     advice = ADVICE.get(error.status_code, "another try would end the same way")
-                    raise RefusedError(f"{self.base_url} refuses the request: {said}\n{advice}") from error
+                    kind = PromptRefusedError if error.status_code in OF_ONE_PROMPT else RefusedError
+                    raise kind(f"{self.base_url} refuses the request: {said}\n{advice}") from error
                 return said
             case openai.APITimeoutError():
                 return f"no reply within {self.timeout:g} s (--timeout)"

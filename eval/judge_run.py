@@ -14,19 +14,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from eval.judge_client import GaveUpError, StoppedError
+from eval.judge_client import GaveUpError, PromptRefusedError, StoppedError
 from eval.judge_inputs import Comparison
 
 GRACE = 10.0  # seconds in which requests that are under way may still end, when the run is stopped
 LOOK = 0.2  # seconds: Python hears of a signal that comes just before a wait begins only when the wait ends
-GIVE_UP = 3  # requests one after the other that no try helped: then the endpoint is down, not the request odd
+# Requests one after the other that no try helped: then the endpoint is down, not the request odd. Questions refused
+# before one has a reply: then the flags are at fault, not the questions.
+GIVE_UP = 3
 
 
 @dataclass
 class Outcome:
-    """How a run ended: requests that no try helped, the signal that stopped it, what it failed with."""
+    """How a run ended: requests that no try helped or that were refused, what stopped it, what it failed with."""
 
     given_up: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     signum: int | None = None
     error: Exception | None = None
 
@@ -34,7 +37,7 @@ class Outcome:
 def judge_all(
     todo: list[Comparison], total: int, ask: Callable[[Comparison], None], concurrency: int, stop: threading.Event
 ) -> Outcome:
-    """Ask for all that is left of `total`; ends early after a signal, an error, or GIVE_UP failures in a row.
+    """Ask for all that is left of `total`; ends early after a signal, an error, or what GIVE_UP says.
 
     Args:
         ask: returns when the reply is on the disk; called from `concurrency` threads.
@@ -72,7 +75,7 @@ def work(
                 events.put((comparison, None))
             except StoppedError:
                 raise
-            except GaveUpError as error:
+            except (GaveUpError, PromptRefusedError) as error:
                 events.put((comparison, error))
             except Exception as error:  # the main thread raises it
                 stop.set()  # here already, so that no other request goes the same way
@@ -81,8 +84,13 @@ def work(
 
 
 def follow(events: queue.SimpleQueue, working: int, stop: threading.Event, bar: Any) -> Outcome:
-    """Follow the workers to their end, or, once the run is to stop, for GRACE seconds or until a second signal."""
+    """Follow the workers to their end, or, once the run is to stop, for GRACE seconds or until a second signal.
+
+    Args:
+        bar: stands at the number of comparisons that have a reply.
+    """
     outcome, in_a_row, deadline = Outcome(), 0, math.inf
+    refused_questions = set()
     while working and time.monotonic() < deadline:
         try:
             event = events.get(timeout=LOOK)
@@ -101,6 +109,11 @@ def follow(events: queue.SimpleQueue, working: int, stop: threading.Event, bar: 
             case (comparison, GaveUpError() as error):
                 outcome.given_up.append(f"{' / '.join(comparison.key)}: {error}")
                 in_a_row += 1
+            case (comparison, PromptRefusedError() as error):
+                outcome.refused.append(f"{' / '.join(comparison.key)}: {error}")
+                refused_questions.add(comparison.question.key)
+                if not bar.n and len(refused_questions) >= GIVE_UP:
+                    outcome.error = outcome.error or error
             case (_, error):
                 outcome.error = outcome.error or error
         if deadline == math.inf and (outcome.signum or outcome.error or in_a_row >= GIVE_UP):

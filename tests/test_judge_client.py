@@ -92,13 +92,43 @@ def test_retry_after_a_date():
     assert found == pytest.approx(3600, abs=60)
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+@pytest.mark.parametrize("status", [401, 403, 404])
 def test_what_cannot_pass_ends_the_run(status, server, command, capsys, tmp_path):
     server.answer = lambda asked: (status, {}, '{"error": {"message": "no such thing", "code": null}}')
     assert main(command()) == 2
     said = capsys.readouterr().err
     assert f"eval.judge: error: {server.url} refuses the request: HTTP {status}: no such thing\n" in said
     assert len(server.bodies) == 1 and not read(tmp_path / "ratings")
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_flags_that_no_request_passes_with_end_the_run(status, server, command, capsys, tmp_path):
+    """Such a status may be for one prompt alone: three questions are tried, each in both orders."""
+    server.answer = lambda asked: (status, {}, '{"error": {"message": "no such thing", "code": null}}')
+    assert main(command("--concurrency", "1")) == 2
+    said = capsys.readouterr().err
+    assert f"eval.judge: error: {server.url} refuses the request: HTTP {status}: no such thing\n" in said
+    assert 5 <= len(server.bodies) <= 7 and not read(tmp_path / "ratings")
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_a_prompt_that_is_refused_does_not_end_the_others(status, server, command, capsys):
+    """The first question, in both orders."""
+
+    def answer(asked):
+        too_long = (status, {}, '{"error": {"message": "over 8,192 tokens", "code": "context_length_exceeded"}}')
+        return too_long if "blue" in asked.question else longer_wins(asked)
+
+    server.answer = answer
+    assert main(command("--concurrency", "1")) == 1
+    said = capsys.readouterr()
+    assert "6 of 8 comparisons are judged" in said.out
+    assert "2 comparisons have no reply\nfor 2 the endpoint refuses the prompt, the last of them 1 / vicuna" in said.err
+    assert f"HTTP {status}: over 8,192 tokens\n" in said.err and "To go on:\n" in said.err
+    server.answer = longer_wins
+    server.tried.clear()
+    assert main(command()) == 0
+    assert sum(server.tried.values()) == 2
 
 
 @pytest.mark.parametrize(
@@ -125,7 +155,7 @@ def test_requests_that_never_work_do_not_hold_up_the_others(server, command, cap
     assert main(command("--max_retries", "2")) == 1
     said = capsys.readouterr()
     assert "4 of 8 comparisons are judged" in said.out
-    assert "4 comparisons have no reply; for 4 every try failed, the last of them 3 / vicuna / guanaco: 3" in said.err
+    assert "4 comparisons have no reply\nfor 4 every try failed, the last of them 3 / vicuna / guanaco: 3" in said.err
     server.answer = longer_wins
     server.tried.clear()
     assert main(command()) == 0
