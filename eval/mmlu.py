@@ -173,7 +173,9 @@ class MMLUEvalCallback(TrainerCallback):
         share = self.share()
         with evaluating(trainer.model), trainer.accelerator.autocast():
             prompts = [self.prompts[index] for index in share]
-            found = next_logits(trainer.model, prompts, columns, progress=progress, say=self.say)
+            found = next_logits(
+                trainer.model, prompts, columns, progress=progress, together=self.together, say=self.say
+            )
         self.logits = self.gather(share, found)
         by_name = mmlu_metrics(self.rows, self.logits, self.split)
         metrics = {f"{self.prefix}{name}": value for name, value in by_name.items()}
@@ -184,13 +186,18 @@ class MMLUEvalCallback(TrainerCallback):
         """The subject of each question, and whether it was answered right when it was last scored."""
         return [row["subject"] for row in self.rows], answered_right(self.rows, self.logits)
 
+    @property
+    def together(self) -> bool:
+        """Whether processes hold parts of one model and so compute each pass together."""
+        return self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled
+
     def share(self) -> list[int]:
         """Indices of the prompts of this process: whole groups, the largest first to who has least to do.
 
-        Where processes hold parts of one model they compute together, and each has all prompts.
+        Where processes compute together, each has all prompts.
         """
         args = self.trainer.args
-        if self.trainer.is_fsdp_enabled or self.trainer.is_deepspeed_enabled:
+        if self.together:
             return list(range(len(self.prompts)))
         shares: list[list[int]] = [[] for _ in range(args.world_size)]
         tokens = [0] * args.world_size

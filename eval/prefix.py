@@ -63,6 +63,7 @@ def next_logits(
     columns: Sequence[int],
     max_tokens: int | None = None,
     progress: bool = False,
+    together: bool = False,
     say: Callable[[str], None] = print,
 ) -> torch.Tensor:
     """Logits of the tokens `columns` behind each prompt, (prompts, columns), float32 on the CPU.
@@ -71,28 +72,54 @@ def next_logits(
         max_tokens: tokens of several prompts in one forward pass at most, None for what suits the device. A pass over a
             prefix, or over one prompt that is longer, may have more.
         progress: whether to show a progress bar.
+        together: whether other processes compute a part of each pass: then all must go the same way, and a full memory
+            ends them. Else prompts whose cache finds no room are run by themselves.
         say: is told why prompts are run by themselves, where they are.
     """
     from tqdm import tqdm
 
     if max_tokens is None:
-        max_tokens = PACKED_TOKENS_CPU if model.device.type == "cpu" else PACKED_TOKENS
-    why_not = cannot_share(model, prompts)
-    if why_not is not None:
-        say(f"note: MMLU runs each prompt by itself, which is slower: {why_not}.")
-    batches = shared_logits(model, prompts, max_tokens) if why_not is None else each_alone(model, prompts)
+        max_tokens = packed_tokens(model)
     logits = torch.empty(len(prompts), len(columns))
     with tqdm(total=len(prompts), desc="MMLU", unit="question", leave=False, disable=not progress) as bar:
-        for indices, found in batches:
+        for indices, found in logits_that_fit(model, prompts, max_tokens, together, say):
             logits[indices] = found[:, columns].float().cpu()
             bar.update(len(indices))
     return logits
 
 
-def each_alone(model: Any, prompts: Sequence[Prompt]) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """As `shared_logits`, with one whole pass for each prompt."""
-    for index, prompt in enumerate(prompts):
-        yield [index], run(model, prompt.ids, [len(prompt.ids) - 1])
+def logits_that_fit(
+    model: Any, prompts: Sequence[Prompt], max_tokens: int, together: bool, say: Callable[[str], None]
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """As `shared_logits`, and as `each_alone` for the prompts that cannot go over a shared cache."""
+    left = set(range(len(prompts)))
+    try:
+        why_not = cannot_share(model, prompts)
+        if why_not is None:
+            for indices, found in shared_logits(model, prompts, max_tokens):
+                left.difference_update(indices)
+                yield indices, found
+    except torch.OutOfMemoryError as error:
+        if together:
+            raise
+        why_not = f"there is too little memory for a cache that they share ({str(error).splitlines()[0]})"
+    if left:
+        say(f"note: MMLU runs each prompt by itself, which is slower: {why_not}.")
+        yield from each_alone(model, prompts, sorted(left))
+
+
+def packed_tokens(model: Any) -> int:
+    """Tokens of several prompts in one pass, at most, that suit the device."""
+    return PACKED_TOKENS_CPU if model.device.type == "cpu" else PACKED_TOKENS
+
+
+def each_alone(
+    model: Any, prompts: Sequence[Prompt], chosen: Sequence[int] | None = None
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """As `shared_logits`, with one whole pass for each prompt, or each of those that are chosen by their index."""
+    for index in range(len(prompts)) if chosen is None else chosen:
+        ids = prompts[index].ids
+        yield [index], run(model, ids, [len(ids) - 1])
 
 
 def shared_logits(model: Any, prompts: Sequence[Prompt], max_tokens: int) -> Iterator[tuple[list[int], torch.Tensor]]:

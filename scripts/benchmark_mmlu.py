@@ -3,19 +3,23 @@
     python -m scripts.benchmark_mmlu data/mmlu/five_shot_mmlu_val.json --model DIR
     python -m scripts.benchmark_mmlu data/mmlu/five_shot_mmlu_val.json --tokenizer DIR --every 10
 
-Without --model a random Llama in fp32 is scored, with the tokenizer that is given. Seconds are this machine's; the
-ratios are what to read. Shared prefixes include the check that comes before them; loading and tokenizing count nowhere.
+Without --model a random Llama in fp32 is scored, with the tokenizer that is given. The ways take turns, one group of
+prompts after the other. Seconds are this machine's; the ratios are what to read. Shared prefixes include the check that
+comes before them; loading and tokenizing count nowhere.
 """
 
 import argparse
 import resource
 import shlex
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from typing import Any
 
 from scripts.benchmark import hardware, now, random_llama
+
+WHOLE, SHARED = "one forward pass a question", "over shared prefixes"
 
 
 def load(options: argparse.Namespace) -> tuple[Any, Any]:
@@ -38,31 +42,54 @@ def choose(rows: list[dict], subjects: int | None) -> list[dict]:
     return [row for row in rows if row["subject"] in kept]
 
 
-def ways(model: Any, prompts: list, columns: list[int], every: int) -> dict[str, tuple[int, Callable[[], Any]]]:
-    """Name → of how many questions one is scored, and a function that gives their logits, (questions, letters)."""
+def ways(model: Any, columns: list[int]) -> dict[str, Callable[[list], Any]]:
+    """Name → a function of prompts that begin alike, which gives their logits, (prompts, letters)."""
     import torch
-    from tqdm import tqdm
 
-    from eval.prefix import each_alone, next_logits
+    from eval.prefix import each_alone, packed_tokens, shared_logits
 
-    some = prompts[::every]
+    def whole(prompts: list) -> Any:
+        ids = (torch.tensor([prompt.ids], device=model.device) for prompt in prompts)
+        return torch.cat([model(input_ids=one).logits[:, -1, columns].float().cpu() for one in ids])
 
-    def whole(prompt: Any) -> Any:
-        ids = torch.tensor([prompt.ids], device=model.device)
-        return model(input_ids=ids).logits[:, -1, columns].float().cpu()
-
-    def alone() -> Any:
-        found = tqdm(each_alone(model, some), total=len(some), leave=False)
+    def in_order(found: Iterator) -> Any:
         return torch.cat([logits[:, columns].float().cpu() for _, logits in found])
 
     return {
-        "one forward pass a question": (
-            every,
-            lambda: torch.cat([whole(prompt) for prompt in tqdm(some, leave=False)]),
-        ),
-        "the same, head at the answer alone": (every, alone),
-        "over shared prefixes": (1, lambda: next_logits(model, prompts, columns, progress=True)),
+        WHOLE: whole,
+        "the same, head at the answer alone": lambda prompts: in_order(each_alone(model, prompts)),
+        SHARED: lambda prompts: in_order(shared_logits(model, prompts, packed_tokens(model))),
     }
+
+
+def take_turns(model: Any, prompts: list, columns: list[int], every: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Run every way on a group of prompts before the next, so that what else the machine does meets all of them alike.
+
+    Returns:
+        Seconds of each way for all prompts, and its logits, (prompts, letters), NaN where it was not run.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from eval.prefix import cannot_share, group
+
+    began = now()
+    if why_not := cannot_share(model, prompts):
+        raise SystemExit(f"benchmark_mmlu: prompts cannot share a prefix with this model: {why_not}")
+    seconds = Counter({SHARED: now() - began})
+    logits = {name: torch.full((len(prompts), len(columns)), torch.nan) for name in ways(model, columns)}
+    for members in tqdm(group(prompts), unit="group", leave=False):
+        for name, way in ways(model, columns).items():
+            some = members if name == SHARED else members[::every]
+            began = now()
+            logits[name][some] = way([prompts[index] for index in some])
+            # A sample takes as much longer for all as all have more tokens.
+            seconds[name] += (now() - began) * tokens(prompts, members) / tokens(prompts, some)
+    return seconds, logits
+
+
+def tokens(prompts: list, chosen: Iterable[int]) -> int:
+    return sum(len(prompts[index].ids) for index in chosen)
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -74,27 +101,23 @@ def measure(options: argparse.Namespace) -> None:
     rows = choose(load_mmlu(options.file, "eval"), options.subjects)
     letters = letter_tokens(tokenizer)
     prompts = encode_prompts(tokenizer, [row["input"] for row in rows], letters, options.max_tokens)
-    tokens = [len(prompt.ids) for prompt in prompts]
+    lengths = [len(prompt.ids) for prompt in prompts]
     size = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"    {shlex.join(['python', '-m', 'scripts.benchmark_mmlu', *sys.argv[1:]])}")
     print(f"    {hardware()}, {date.today()}; {size:.1f} M parameters, {model.dtype}")
-    print(f"    {len(rows):,} questions, prompts of {sum(tokens) / len(tokens):,.0f} tokens, {max(tokens):,} at most\n")
-    print("| scored | questions | seconds for all | ratio | largest logit difference | same answers |")
-    print("|---|--:|--:|--:|--:|--:|", flush=True)
-    first, first_seconds = None, 0.0
+    print(f"    {len(rows):,} questions, prompts of {sum(lengths) / len(rows):,.0f} tokens, {max(lengths):,} at most\n")
     with torch.no_grad():
-        for name, (every, way) in ways(model, prompts, list(letters.ids), options.every).items():
-            began = now()
-            logits = way()
-            # A sample takes as much longer for all as all have more tokens.
-            seconds = (now() - began) * sum(tokens) / sum(tokens[::every])
-            questions, compared = len(logits), logits[:: options.every // every]
-            if first is None:
-                first, first_seconds = logits, seconds
-            same = (compared.argmax(1) == first.argmax(1)).sum().item()
-            difference, ratio = (compared - first).abs().max().item(), first_seconds / seconds
-            cells = f"{questions:,} | {seconds:.1f} | {ratio:.2f} | {difference:.1e} | {same:,} of {len(first):,}"
-            print(f"| {name} | {cells} |", flush=True)
+        seconds, logits = take_turns(model, prompts, list(letters.ids), options.every)
+    print("| scored | questions | seconds for all | ratio | largest logit difference | same answers |")
+    print("|---|--:|--:|--:|--:|--:|")
+    compared = ~logits[WHOLE].isnan().any(dim=1)
+    first = logits[WHOLE][compared]
+    for name, found in logits.items():
+        questions = (~found.isnan().any(dim=1)).sum().item()
+        difference = (found[compared] - first).abs().max().item()
+        same = (found[compared].argmax(dim=1) == first.argmax(dim=1)).sum().item()
+        timed = f"{seconds[name]:.1f} | {seconds[WHOLE] / seconds[name]:.2f}"
+        print(f"| {name} | {questions:,} | {timed} | {difference:.1e} | {same:,} of {len(first):,} |")
     peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else memory()
     print(f"\npeak memory {peak:.2f} GB")
 
@@ -112,7 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--hidden", type=int, default=640, help="hidden size of the random Llama")
     parser.add_argument("--layers", type=int, default=12, help="layers of the random Llama")
     parser.add_argument("--subjects", type=int, help="score this many subjects, all their questions (default: all)")
-    parser.add_argument("--every", type=int, default=1, help="run the slow ways on every so-many-th question alone")
+    parser.add_argument("--every", type=int, default=1, help="run the slow ways on every so-many-th of a group alone")
     parser.add_argument("--max_tokens", type=int, default=2048, help="longest prompt, in tokens")
     options = parser.parse_args(argv)
     if not (options.model or options.tokenizer):

@@ -96,19 +96,35 @@ def test_a_model_that_mixes_prompts_is_found_out(prompts, monkeypatch, capsys, d
     torch.testing.assert_close(found, alone(model, prompts).float(), rtol=0, atol=1e-5)
 
 
-def test_a_failing_cache_is_said_and_a_full_memory_is_not_swallowed(prompts, monkeypatch):
-    def fail(error):
-        def go_to(self, ids):
-            raise error
+def test_a_failing_cache_is_said(prompts, monkeypatch):
+    def go_to(self, ids):
+        raise IndexError("no such layer")
 
-        monkeypatch.setattr(PrefixCache, "go_to", go_to)
+    monkeypatch.setattr(PrefixCache, "go_to", go_to)
+    assert cannot_share(make("llama"), prompts) == "its cache cannot be shared (IndexError: no such layer)"
 
-    model = make("llama")
-    fail(IndexError("no such layer"))
-    assert cannot_share(model, prompts) == "its cache cannot be shared (IndexError: no such layer)"
-    fail(torch.OutOfMemoryError("full"))
-    with pytest.raises(torch.OutOfMemoryError):
-        cannot_share(model, prompts)
+
+@pytest.mark.parametrize("passes_that_fit", [0, 2, 4])  # two are the check's
+def test_prompts_whose_cache_finds_no_room_are_run_by_themselves(prompts, monkeypatch, passes_that_fit):
+    model, said, passes = make("llama"), [], []
+    behind = PrefixCache.logits_behind
+
+    def fill_up(self, rests):
+        passes.append(len(rests))
+        if len(passes) > passes_that_fit:
+            raise torch.OutOfMemoryError("tried to allocate 7 GiB\nand more")
+        return behind(self, rests)
+
+    monkeypatch.setattr(PrefixCache, "logits_behind", fill_up)
+    with torch.no_grad():
+        found = next_logits(model, prompts, COLUMNS, 30, say=said.append)
+    assert len(passes) == passes_that_fit + 1
+    [note] = said
+    assert note.endswith("too little memory for a cache that they share (tried to allocate 7 GiB).")
+    torch.testing.assert_close(found, alone(model, prompts), rtol=0, atol=1e-5)
+    passes.clear()
+    with pytest.raises(torch.OutOfMemoryError), torch.no_grad():
+        next_logits(model, prompts, COLUMNS, 30, together=True)
 
 
 def test_what_prefixes_have_in_common_is_run_once(prompts, monkeypatch):
