@@ -2,14 +2,15 @@
 
     logits = next_logits(model, prompts, columns)    # (prompts, columns)
 
-The rest of several prompts then goes through the model in one sequence. A mask lets each see the common prefix and
-itself, its positions go on where the prefix ends, and the output head is applied to its last token alone. Whether a
-model keeps the prompts apart is checked on the longest before anything is scored.
+The rest of several prompts then goes through the model in one sequence, a tree: those that begin alike share these
+tokens too. A mask lets each see the common prefix and its own branch, positions count along the branch, and the output
+head is applied to its last token alone. Whether a model keeps the prompts apart is checked on the longest before
+anything is scored.
 """
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -49,11 +50,10 @@ class PrefixCache:
 
     def logits_behind(self, rests: list[list[int]]) -> torch.Tensor:
         """The logits behind each of `rests`, all of which go on from the prefix; (rests, vocabulary)."""
-        inputs = packed_inputs(self.model.config.get_text_config(), len(self.ids), rests)
-        ends = torch.tensor([len(rest) for rest in rests]).cumsum(0) - 1
-        ids = [token for rest in rests for token in rest]
-        logits = run(self.model, ids, ends.tolist(), past_key_values=self.cache, **inputs)
-        self.cut(len(ids))
+        tree = pack(rests)
+        inputs = packed_inputs(self.model.config.get_text_config(), len(self.ids), tree)
+        logits = run(self.model, tree.ids, tree.ends, past_key_values=self.cache, **inputs)
+        self.cut(len(tree.ids))
         return logits
 
 
@@ -126,11 +126,13 @@ def shared_logits(model: Any, prompts: Sequence[Prompt], max_tokens: int) -> Ite
     """Indices of prompts and the logits behind them, (prompts, vocabulary), group by group."""
     cache = PrefixCache(model)
     for members in group(prompts):
+        members = sorted(members, key=lambda index: prompts[index].ids)  # those that begin alike meet
         rows = [prompts[index].ids for index in members]
         shared = shared_length(rows)
         cache.go_to(rows[0][:shared])
-        for chosen in chunks([len(row) - shared for row in rows], max_tokens):
-            yield [members[index] for index in chosen], cache.logits_behind([rows[index][shared:] for index in chosen])
+        rests = [row[shared:] for row in rows]
+        for chosen in chunks(rests, max_tokens):
+            yield [members[index] for index in chosen], cache.logits_behind([rests[index] for index in chosen])
 
 
 def shared_length(rows: Sequence[list[int]]) -> int:
@@ -146,30 +148,62 @@ def group(prompts: Sequence[Prompt]) -> list[list[int]]:
     return [groups[examples] for examples in sorted(groups, reverse=True)]
 
 
-def chunks(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Indices of lengths, in order, that are at most `max_tokens` together; what is longer comes by itself."""
+def chunks(rests: Sequence[list[int]], max_tokens: int) -> Iterator[list[int]]:
+    """Indices of rests, in order, that have at most `max_tokens` when packed; what is longer comes by itself."""
     chunk: list[int] = []
-    for index, length in enumerate(lengths):
-        if chunk and sum(lengths[i] for i in chunk) + length > max_tokens:
+    tokens = 0
+    for index, rest in enumerate(rests):
+        new = len(rest) - (common_length([rests[chunk[-1]], rest]) if chunk else 0)
+        if chunk and tokens + new > max_tokens:
             yield chunk
-            chunk = []
+            chunk, tokens, new = [], 0, len(rest)
         chunk.append(index)
+        tokens += new
     yield chunk
 
 
-def packed_inputs(config: Any, shared: int, rests: list[list[int]]) -> dict[str, Any]:
-    """Mask and positions of `rests` in one sequence, each behind the same `shared` tokens and blind to the others.
+class Tree(NamedTuple):
+    """Token sequences in one, in which what a sequence has in common with the one before it stands once.
+
+    Attributes:
+        ids: the tokens.
+        depths: how many tokens of its sequence each stands behind.
+        seen: whether a token (row) sees another (column): itself and those before it in its sequence; (ids, ids).
+        ends: where the last token of each sequence stands.
+    """
+
+    ids: list[int]
+    depths: list[int]
+    seen: torch.Tensor
+    ends: list[int]
+
+
+def pack(sequences: Sequence[list[int]]) -> Tree:
+    """Lay sequences, none of them empty, into a tree."""
+    ids: list[int] = []
+    depths: list[int] = []
+    paths: list[list[int]] = []  # where the tokens of each sequence stand
+    for before, sequence in zip([[], *sequences], sequences, strict=False):
+        kept = common_length([before, sequence])
+        own = range(len(ids), len(ids) + len(sequence) - kept)
+        paths.append([*(paths[-1][:kept] if paths else []), *own])
+        ids += sequence[kept:]
+        depths += range(kept, len(sequence))
+    seen = torch.zeros(len(ids), len(ids), dtype=torch.bool)
+    for path in map(torch.tensor, paths):
+        seen[path[:, None], path] = torch.ones(len(path), len(path), dtype=torch.bool).tril()
+    return Tree(ids, depths, seen, [path[-1] for path in paths])
+
+
+def packed_inputs(config: Any, shared: int, tree: Tree) -> dict[str, Any]:
+    """Mask and positions of a tree whose sequences all stand behind the same `shared` tokens.
 
     Returns:
         attention_mask, (1, 1, new, shared + new), or one for each kind of layer where a model has several kinds;
         position_ids, (1, new).
     """
-    lengths = torch.tensor([len(rest) for rest in rests])
-    owner = torch.repeat_interleave(torch.arange(len(rests)), lengths)  # (new,)
-    order = torch.arange(len(owner))
-    position = shared + order - (lengths.cumsum(0) - lengths)[owner]
-    own = (owner[:, None] == owner) & (order[:, None] >= order)  # (new, new)
-    full = torch.cat([torch.ones(len(owner), shared, dtype=torch.bool), own], dim=1)
+    position = shared + torch.tensor(tree.depths)
+    full = torch.cat([torch.ones(len(tree.ids), shared, dtype=torch.bool), tree.seen], dim=1)
     distance = position[:, None] - torch.cat([torch.arange(shared), position])
     window = getattr(config, "sliding_window", None)
     near = full if window is None else full & (distance < window)
@@ -258,7 +292,10 @@ def differences_when_shared(model: Any, rows: list[list[int]]) -> tuple[float, f
     shared = shared_length(rows)
     rests = [row[shared:] for row in rows]
     vocabulary = model.get_input_embeddings().num_embeddings
-    others = [[(token + 1) % vocabulary for token in rest] for rest in rests[:-1]]
+    others = []
+    for rest in rests[:-1]:  # the tree keeps its shape: what it shares with the last stays
+        kept = common_length([rest, rests[-1]])
+        others.append(rest[:kept] + [(token + 1) % vocabulary for token in rest[kept:]])
     cache = PrefixCache(model)
     cache.go_to(rows[-1][:shared])
     packed = cache.logits_behind(rests)[-1]

@@ -53,7 +53,9 @@ def ways(model: Any, columns: list[int]) -> dict[str, Callable[[list], Any]]:
         return torch.cat([model(input_ids=one).logits[:, -1, columns].float().cpu() for one in ids])
 
     def in_order(found: Iterator) -> Any:
-        return torch.cat([logits[:, columns].float().cpu() for _, logits in found])
+        indices, logits = zip(*found, strict=True)
+        order = torch.tensor([index for some in indices for index in some]).argsort()
+        return torch.cat([one[:, columns].float().cpu() for one in logits])[order]
 
     return {
         WHOLE: whole,

@@ -8,7 +8,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from eval import prefix
 from eval.mmlu_prompts import Prompt
-from eval.prefix import PrefixCache, cannot_share, each_alone, next_logits, packed_inputs, shared_logits
+from eval.prefix import PrefixCache, cannot_share, each_alone, next_logits, pack, packed_inputs, shared_logits
 
 VOCABULARY = 384
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -82,8 +82,8 @@ def test_architectures_that_cannot_share_say_so(prompts, architecture, said, cap
 def test_a_model_that_mixes_prompts_is_found_out(prompts, monkeypatch, capsys, dtype, limit):
     """Each prompt sees those before it. What precision may explain hides it, other tokens in its neighbour do not."""
 
-    def blind_to_nothing(config, shared, rests):
-        inputs = packed_inputs(config, shared, rests)
+    def blind_to_nothing(config, shared, tree):
+        inputs = packed_inputs(config, shared, tree)
         return inputs | {"attention_mask": torch.ones_like(inputs["attention_mask"]).tril(shared)}
 
     monkeypatch.setattr(prefix, "packed_inputs", blind_to_nothing)
@@ -143,16 +143,42 @@ def test_what_prefixes_have_in_common_is_run_once(prompts, monkeypatch):
 
 
 def test_the_mask_and_positions_of_a_tiny_case():
-    """Two prompts, [x] and [y z], behind two shared tokens."""
+    """Prompts [7], [8 9], [8] and [8 5] behind two shared tokens."""
     config = CONFIG_MAPPING["llama"]()
     config._attn_implementation = "sdpa"
-    inputs = packed_inputs(config, 2, [[7], [8, 9]])
-    assert inputs["position_ids"].tolist() == [[2, 2, 3]]
+    tree = pack([[7], [8, 9], [8], [8, 5]])
+    inputs = packed_inputs(config, 2, tree)
+    assert tree.ids == [7, 8, 9, 5] and tree.ends == [0, 2, 1, 3]
+    assert inputs["position_ids"].tolist() == [[2, 2, 3, 3]]
     assert inputs["attention_mask"][0, 0].int().tolist() == [
-        [1, 1, 1, 0, 0],
-        [1, 1, 0, 1, 0],
-        [1, 1, 0, 1, 1],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 0, 1, 0, 0],
+        [1, 1, 0, 1, 1, 0],
+        [1, 1, 0, 1, 0, 1],
     ]
+
+
+@pytest.mark.parametrize("max_tokens", [30, 10_000])
+@pytest.mark.parametrize(
+    "architecture, more", [("llama", {}), ("mistral", {"sliding_window": 16, "num_key_value_heads": 2})]
+)
+def test_questions_that_begin_alike_share_that_too(monkeypatch, architecture, more, max_tokens):
+    """Three questions about one passage, two that are the same, one that another goes on from, and two of their own."""
+    header, passage = ids(20, 0), ids(25, 1)
+    rests = [*(passage + ids(6, seed) for seed in (2, 3, 4)), *2 * [ids(9, 5)], ids(9, 5) + ids(4, 6)]
+    rests += [ids(9, 7), passage[:10] + ids(12, 8)]
+    prompts, lengths = [Prompt(header + rest, "header") for rest in rests], []
+    model, run = make(architecture, **more), prefix.run
+    monkeypatch.setattr(
+        prefix, "run", lambda model, ids, *args, **kw: lengths.append(len(ids)) or run(model, ids, *args, **kw)
+    )
+    with torch.no_grad():
+        found = torch.empty(len(prompts), len(COLUMNS))
+        for indices, logits in shared_logits(model, prompts, max_tokens):
+            found[indices] = logits[:, COLUMNS]
+    assert max(lengths[1:]) <= max(max_tokens, 31)
+    assert max_tokens == 30 or sum(lengths) == 20 + (25 + 3 * 6) + (9 + 4) + 9 + 12
+    torch.testing.assert_close(found, alone(model, prompts), rtol=0, atol=1e-5)
 
 
 def test_half_precision_stays_within_its_rounding(prompts, capsys):
