@@ -84,7 +84,7 @@ def judge(
             note(f"{progress(ratings, comparisons)} {how_to_go_on(argv)}")
         raise outcome.error
     print_summary(args, players, comparisons, ratings, client)
-    return exit_status(outcome, argv, ratings, comparisons)
+    return exit_status(outcome, argv, len(todo), progress(ratings, comparisons))
 
 
 def plan_comparisons(questions: list[Question], players: list[Player], args: argparse.Namespace) -> list[Comparison]:
@@ -188,18 +188,26 @@ def print_summary(
         print(f"next: python -m eval.elo {directory}/*.jsonl --output {directory}/elo")
 
 
-def exit_status(outcome: Outcome, argv: list[str], ratings: Ratings, comparisons: list[Comparison]) -> int:
-    """Say what is missing and how to get it."""
+def exit_status(outcome: Outcome, argv: list[str], asked: int, judged: str) -> int:
+    """Say what is missing of what was to be asked, why, and how to get it."""
     if outcome.signum is not None:
-        name = signal.Signals(outcome.signum).name
-        note(f"eval.judge: stopped by {name}: {progress(ratings, comparisons)} {how_to_go_on(argv)}")
+        note(f"eval.judge: stopped by {signal.Signals(outcome.signum).name}: {judged} {how_to_go_on(argv)}")
         return 128 + outcome.signum
-    left = len(comparisons) - len(ratings.records)
-    if not left:
+    if not (outcome.given_up or outcome.refused):
         return 0
-    reasons = {"every try failed": outcome.given_up, "the endpoint refuses the prompt": outcome.refused}
-    why = [f"for {len(keys):,} {reason}, the last of them {keys[-1]}" for reason, keys in reasons.items() if keys]
-    note("\n".join([f"eval.judge: failed: {left:,} comparisons have no reply", *why, how_to_go_on(argv)]))
+    lines = [f"eval.judge: failed: {asked - outcome.replies:,} comparisons got no reply"]
+    if outcome.given_up:
+        comparison, error = outcome.given_up[-1]
+        lines.append(
+            f"for {len(outcome.given_up):,} every try failed, the last of them {' / '.join(comparison.key)}: {error}"
+        )
+    if outcome.refused:
+        questions = list(dict.fromkeys(comparison.question.key for comparison, _ in outcome.refused))
+        lines.append(
+            f"for {len(outcome.refused):,} the endpoint refuses the prompt, of the questions {first_few(questions)}; "
+            f"the last: {outcome.refused[-1][1]}\nor take another endpoint, and for other answers another --output"
+        )
+    note("\n".join([*lines, how_to_go_on(argv)]))
     return 1
 
 

@@ -19,17 +19,19 @@ from eval.judge_inputs import Comparison
 
 GRACE = 10.0  # seconds in which requests that are under way may still end, when the run is stopped
 LOOK = 0.2  # seconds: Python hears of a signal that comes just before a wait begins only when the wait ends
-# Requests one after the other that no try helped: then the endpoint is down, not the request odd. Questions refused
-# before one has a reply: then the flags are at fault, not the questions.
-GIVE_UP = 3
+GIVE_UP = 3  # requests one after the other that no try helped: then the endpoint is down, not the request odd
+# Questions refused before any has a reply: then the flags are at fault, not the questions. Not fewer, as refusals come
+# sooner than replies, and as the longest questions may stand first.
+REFUSED_AT_FIRST = 10
 
 
 @dataclass
 class Outcome:
-    """How a run ended: requests that no try helped or that were refused, what stopped it, what it failed with."""
+    """How a run ended: its replies, what no try helped and what was refused, the signal or the error that ended it."""
 
-    given_up: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
+    replies: int = 0
+    given_up: list[tuple[Comparison, Exception]] = field(default_factory=list)
+    refused: list[tuple[Comparison, Exception]] = field(default_factory=list)
     signum: int | None = None
     error: Exception | None = None
 
@@ -37,7 +39,7 @@ class Outcome:
 def judge_all(
     todo: list[Comparison], total: int, ask: Callable[[Comparison], None], concurrency: int, stop: threading.Event
 ) -> Outcome:
-    """Ask for all that is left of `total`; ends early after a signal, an error, or what GIVE_UP says.
+    """Ask for all that is left of `total`; ends early after a signal, an error, or where it is of no use.
 
     Args:
         ask: returns when the reply is on the disk; called from `concurrency` threads.
@@ -90,7 +92,7 @@ def follow(events: queue.SimpleQueue, working: int, stop: threading.Event, bar: 
         bar: stands at the number of comparisons that have a reply.
     """
     outcome, in_a_row, deadline = Outcome(), 0, math.inf
-    refused_questions = set()
+    refused_questions, refused_at_first = set(), max(REFUSED_AT_FIRST, working)
     while working and time.monotonic() < deadline:
         try:
             event = events.get(timeout=LOOK)
@@ -105,20 +107,23 @@ def follow(events: queue.SimpleQueue, working: int, stop: threading.Event, bar: 
                 outcome.signum = event
             case (_, None):
                 bar.update()
+                outcome.replies += 1
                 in_a_row = 0
             case (comparison, GaveUpError() as error):
-                outcome.given_up.append(f"{' / '.join(comparison.key)}: {error}")
+                outcome.given_up.append((comparison, error))
                 in_a_row += 1
             case (comparison, PromptRefusedError() as error):
-                outcome.refused.append(f"{' / '.join(comparison.key)}: {error}")
+                outcome.refused.append((comparison, error))
                 refused_questions.add(comparison.question.key)
-                if not bar.n and len(refused_questions) >= GIVE_UP:
+                if not bar.n and len(refused_questions) >= refused_at_first:
                     outcome.error = outcome.error or error
             case (_, error):
                 outcome.error = outcome.error or error
         if deadline == math.inf and (outcome.signum or outcome.error or in_a_row >= GIVE_UP):
             stop.set()
             deadline = time.monotonic() + GRACE
+    if outcome.refused and not (bar.n or outcome.given_up or outcome.signum):
+        outcome.error = outcome.error or outcome.refused[-1][1]  # nothing passes
     return outcome
 
 

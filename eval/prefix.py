@@ -18,7 +18,6 @@ from eval.mmlu_prompts import Prompt, common_length
 
 # Largest norm of a difference of logits over the norm of the logits that rounding alone may explain.
 EXACT, ROUNDED, ROUNDED_INT8 = 1e-3, 0.05, 0.15
-CHECKED_PROMPTS = 2
 # Tokens of several prompts in one pass at most. On a CPU each further prompt mostly adds scores of attention that the
 # mask then hides: 75 questions, 99 M parameters, one core: 14.5 s at 128, 13.1 at 256, 11.4 at 384, 11.8 at 512. That
 # a GPU, which has more units to fill, wants more was not measured.
@@ -99,10 +98,10 @@ def logits_that_fit(
             for indices, found in shared_logits(model, prompts, max_tokens):
                 left.difference_update(indices)
                 yield indices, found
-    except torch.OutOfMemoryError as error:
+    except torch.OutOfMemoryError:
         if together:
             raise
-        why_not = f"there is too little memory for a cache that they share ({str(error).splitlines()[0]})"
+        why_not = "there is too little memory for a cache that they share"
     if left:
         say(f"note: MMLU runs each prompt by itself, which is slower: {why_not}.")
         yield from each_alone(model, prompts, sorted(left))
@@ -265,9 +264,11 @@ def cannot_share(model: Any, prompts: Sequence[Prompt]) -> str | None:
     if attention not in ("sdpa", "eager", None):
         return f"its attention ({attention}) takes no mask of one's own"
     members = max(groups, key=lambda members: max(len(prompts[index].ids) for index in members))
-    rows = sorted((prompts[index].ids for index in members), key=len, reverse=True)[:CHECKED_PROMPTS]
+    rows = sorted((prompts[index].ids for index in members), key=len, reverse=True)
+    # One that is the beginning of another is no neighbour that could show in it.
+    other = next((row for row in rows[1:] if row != rows[0][: len(row)]), rows[1])
     try:
-        differences = differences_when_shared(model, rows)
+        differences = differences_when_shared(model, shared_length(rows), rows[0], other)
     except torch.OutOfMemoryError:
         raise
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, NotImplementedError) as error:
@@ -282,26 +283,29 @@ def cannot_share(model: Any, prompts: Sequence[Prompt]) -> str | None:
     return None
 
 
-def differences_when_shared(model: Any, rows: list[list[int]]) -> tuple[float, float]:
-    """How far the logits behind the last of `rows`, packed behind the others, are from what they must be.
+def differences_when_shared(model: Any, shared: int, other: list[int], row: list[int]) -> tuple[float, float]:
+    """How far the logits behind `row`, packed behind `other` and over `shared` tokens, are from what they must be.
 
     Returns:
-        The relative difference from its logits by itself; and from those beside others of other tokens, which must be
-        the same almost to the bit at every precision, as all shapes are.
+        The relative difference from its logits by itself; and from those beside another neighbour, which must be the
+        same almost to the bit at every precision, as all shapes are.
     """
-    shared = shared_length(rows)
-    rests = [row[shared:] for row in rows]
-    vocabulary = model.get_input_embeddings().num_embeddings
-    others = []
-    for rest in rests[:-1]:  # the tree keeps its shape: what it shares with the last stays
-        kept = common_length([rest, rests[-1]])
-        others.append(rest[:kept] + [(token + 1) % vocabulary for token in rest[kept:]])
+    rests = [other[shared:], row[shared:]]
     cache = PrefixCache(model)
-    cache.go_to(rows[-1][:shared])
+    cache.go_to(row[:shared])
     packed = cache.logits_behind(rests)[-1]
-    beside_others = cache.logits_behind([*others, rests[-1]])[-1]
-    alone = run(model, rows[-1], [len(rows[-1]) - 1])[-1]
+    changed = with_other_tokens(*rests, model.get_input_embeddings().num_embeddings)
+    beside_others = cache.logits_behind([changed, rests[-1]])[-1]
+    alone = run(model, row, [len(row) - 1])[-1]
     return relative_difference(packed, alone), relative_difference(packed, beside_others)
+
+
+def with_other_tokens(ids: list[int], beside: list[int], vocabulary: int) -> list[int]:
+    """`ids` with other tokens but for those that it shares with `beside`: the tree of both keeps its shape."""
+    kept = common_length([ids, beside])
+    would_join = ids[kept : kept + 1] and beside[kept : kept + 1] == [(ids[kept] + 1) % vocabulary]
+    step = 2 if would_join else 1
+    return ids[:kept] + [(token + step) % vocabulary for token in ids[kept:]]
 
 
 def relative_difference(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -53,9 +53,8 @@ def ways(model: Any, columns: list[int]) -> dict[str, Callable[[list], Any]]:
         return torch.cat([model(input_ids=one).logits[:, -1, columns].float().cpu() for one in ids])
 
     def in_order(found: Iterator) -> Any:
-        indices, logits = zip(*found, strict=True)
-        order = torch.tensor([index for some in indices for index in some]).argsort()
-        return torch.cat([one[:, columns].float().cpu() for one in logits])[order]
+        by_index = {index: row for some, logits in found for index, row in zip(some, logits[:, columns], strict=True)}
+        return torch.stack([by_index[index] for index in sorted(by_index)]).float().cpu()
 
     return {
         WHOLE: whole,

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from judge_server import PLAYERS, QUESTIONS, command_line, longer_wins, read, serving
 
+from eval import judge_run
 from eval.judge import main
 from eval.judge_client import Pace, StoppedError, _retry_after
 
@@ -101,34 +102,49 @@ def test_what_cannot_pass_ends_the_run(status, server, command, capsys, tmp_path
     assert len(server.bodies) == 1 and not read(tmp_path / "ratings")
 
 
-@pytest.mark.parametrize("status", [400, 422])
-def test_flags_that_no_request_passes_with_end_the_run(status, server, command, capsys, tmp_path):
-    """Such a status may be for one prompt alone: three questions are tried, each in both orders."""
-    server.answer = lambda asked: (status, {}, '{"error": {"message": "no such thing", "code": null}}')
+@pytest.mark.parametrize("questions, requests", [(2, 3), (10, 8)])  # of four, in both orders
+def test_flags_that_no_request_passes_with_end_the_run(
+    questions, requests, server, command, capsys, tmp_path, monkeypatch
+):
+    """Such a status may be for one prompt alone: more questions are tried, all where there are few."""
+    monkeypatch.setattr(judge_run, "REFUSED_AT_FIRST", questions)
+    server.answer = lambda asked: (422, {}, '{"error": {"message": "no such thing", "code": null}}')
     assert main(command("--concurrency", "1")) == 2
     said = capsys.readouterr().err
-    assert f"eval.judge: error: {server.url} refuses the request: HTTP {status}: no such thing\n" in said
-    assert 5 <= len(server.bodies) <= 7 and not read(tmp_path / "ratings")
+    assert f"eval.judge: error: {server.url} refuses the request: HTTP 422: no such thing\n" in said
+    assert requests <= len(server.bodies) <= requests + 1 and not read(tmp_path / "ratings")
 
 
 @pytest.mark.parametrize("status", [400, 413])
-def test_a_prompt_that_is_refused_does_not_end_the_others(status, server, command, capsys):
-    """The first question, in both orders."""
+@pytest.mark.parametrize("refused, requests", [(("blue",), 2), (("river", "2 + 2"), 4)])
+def test_prompts_that_are_refused_do_not_end_the_others(
+    refused, requests, status, server, command, capsys, monkeypatch
+):
+    """The first question; and two others, as many as end the run where none was judged before."""
+    monkeypatch.setattr(judge_run, "REFUSED_AT_FIRST", 2)
 
     def answer(asked):
         too_long = (status, {}, '{"error": {"message": "over 8,192 tokens", "code": "context_length_exceeded"}}')
-        return too_long if "blue" in asked.question else longer_wins(asked)
+        return too_long if any(word in asked.question for word in refused) else longer_wins(asked)
 
     server.answer = answer
     assert main(command("--concurrency", "1")) == 1
     said = capsys.readouterr()
-    assert "6 of 8 comparisons are judged" in said.out
-    assert "2 comparisons have no reply\nfor 2 the endpoint refuses the prompt, the last of them 1 / vicuna" in said.err
+    assert f"{8 - requests} of 8 comparisons are judged" in said.out
+    assert f"{requests} comparisons got no reply\nfor {requests} the endpoint refuses the prompt, of the q" in said.err
     assert f"HTTP {status}: over 8,192 tokens\n" in said.err and "To go on:\n" in said.err
     server.answer = longer_wins
     server.tried.clear()
     assert main(command()) == 0
-    assert sum(server.tried.values()) == 2
+    assert sum(server.tried.values()) == requests
+
+
+def test_retries_of_unreadable_replies_that_fail_are_said(server, command, capsys):
+    server.answer = lambda asked: "hm"
+    assert main(command()) == 0
+    server.answer = lambda asked: (500, {}, "{}")
+    assert main(command("--retry_failures", "--max_retries", "0")) == 1
+    assert "8 comparisons got no reply\nfor" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -155,7 +171,7 @@ def test_requests_that_never_work_do_not_hold_up_the_others(server, command, cap
     assert main(command("--max_retries", "2")) == 1
     said = capsys.readouterr()
     assert "4 of 8 comparisons are judged" in said.out
-    assert "4 comparisons have no reply\nfor 4 every try failed, the last of them 3 / vicuna / guanaco: 3" in said.err
+    assert "4 comparisons got no reply\nfor 4 every try failed, the last of them 3 / vicuna / guanaco: 3" in said.err
     server.answer = longer_wins
     server.tried.clear()
     assert main(command()) == 0

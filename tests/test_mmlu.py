@@ -1,5 +1,6 @@
 """MMLU scores: against known answers, prefix against plain, during a run, alone, and over processes."""
 
+import contextlib
 import json
 import types
 
@@ -10,7 +11,7 @@ import qlora
 from data.formats import DataError
 from eval import mmlu
 from eval.mmlu_prompts import encode_prompts, letter_tokens, load_mmlu
-from eval.prefix import each_alone, next_logits
+from eval.prefix import PrefixCache, each_alone, next_logits
 from eval.subjects import GROUPS
 
 HEADER = "The following are multiple choice questions (with answers) about  {}.\n\n"
@@ -203,3 +204,28 @@ def test_processes_share_the_groups_and_leave_none_out(questions, make_base):
     assert {len(share) for share in shares} == {8, 16}
     callback.trainer.is_fsdp_enabled = True  # processes that hold one model together score together
     assert callback.share() == list(range(24))
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_full_memory_ends_only_processes_that_compute_together(questions, make_base, monkeypatch, together):
+    """One that went another way than the others would leave them waiting for ever."""
+    model, tokenizer = loaded(make_base())
+    trainer = types.SimpleNamespace(
+        model=model,
+        processing_class=tokenizer,
+        args=types.SimpleNamespace(world_size=1, process_index=0, disable_tqdm=True),
+        accelerator=types.SimpleNamespace(autocast=contextlib.nullcontext),
+        is_world_process_zero=lambda: True,
+        is_fsdp_enabled=False,
+        is_deepspeed_enabled=together,
+        log=lambda metrics: None,
+    )
+    flags = {"mmlu_split": "eval", "mmlu_source_max_len": 2048, "mmlu_dataset": str(questions)}
+    callback = mmlu.MMLUEvalCallback(trainer, types.SimpleNamespace(**flags, max_mmlu_samples=None, seed=0))
+
+    def fill_up(self, ids):
+        raise torch.OutOfMemoryError("tried to allocate 7 GiB")
+
+    monkeypatch.setattr(PrefixCache, "go_to", fill_up)
+    with pytest.raises(torch.OutOfMemoryError) if together else contextlib.nullcontext():
+        assert callback.score()["mmlu_eval_questions"] == 24

@@ -8,7 +8,16 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from eval import prefix
 from eval.mmlu_prompts import Prompt
-from eval.prefix import PrefixCache, cannot_share, each_alone, next_logits, pack, packed_inputs, shared_logits
+from eval.prefix import (
+    PrefixCache,
+    cannot_share,
+    each_alone,
+    next_logits,
+    pack,
+    packed_inputs,
+    shared_logits,
+    with_other_tokens,
+)
 
 VOCABULARY = 384
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -77,15 +86,16 @@ def test_architectures_that_cannot_share_say_so(prompts, architecture, said, cap
     torch.testing.assert_close(found, alone(model, prompts), rtol=0, atol=1e-5)
 
 
+def blind_to_nothing(config, shared, tree):
+    """What a model sees that takes no mask: every token those before it."""
+    inputs = packed_inputs(config, shared, tree)
+    return inputs | {"attention_mask": torch.ones_like(inputs["attention_mask"]).tril(shared)}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("limit", ["as it is", "of 8-bit layers"])
 def test_a_model_that_mixes_prompts_is_found_out(prompts, monkeypatch, capsys, dtype, limit):
-    """Each prompt sees those before it. What precision may explain hides it, other tokens in its neighbour do not."""
-
-    def blind_to_nothing(config, shared, tree):
-        inputs = packed_inputs(config, shared, tree)
-        return inputs | {"attention_mask": torch.ones_like(inputs["attention_mask"]).tril(shared)}
-
+    """What precision may explain hides it, other tokens in its neighbour do not."""
     monkeypatch.setattr(prefix, "packed_inputs", blind_to_nothing)
     if limit == "of 8-bit layers":
         monkeypatch.setattr(prefix, "rounding", lambda model: prefix.ROUNDED_INT8)
@@ -94,6 +104,27 @@ def test_a_model_that_mixes_prompts_is_found_out(prompts, monkeypatch, capsys, d
         found = next_logits(model, prompts, COLUMNS)
     assert "over a shared cache the logits of a prompt are" in capsys.readouterr().out
     torch.testing.assert_close(found, alone(model, prompts).float(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("longest", ["doubled", "the beginning of another", "of one passage"])
+@pytest.mark.parametrize("sees_others", [False, True])
+def test_the_check_sees_through_prompts_that_are_alike(prompts, monkeypatch, longest, sees_others):
+    rows = [prompt.ids for prompt in prompts[:6]]
+    more = {"doubled": [], "the beginning of another": [5], "of one passage": ids(9, 77)}[longest]
+    alike = rows[-1][:-9] + more if longest == "of one passage" else rows[-1] + more
+    alike = [Prompt(row, "header, one, two") for row in [*rows, alike]]
+    if sees_others:
+        monkeypatch.setattr(prefix, "packed_inputs", blind_to_nothing)
+    with torch.no_grad():
+        assert (cannot_share(make("llama").to(torch.bfloat16), alike) is None) != sees_others
+
+
+def test_other_tokens_never_join_what_they_stand_beside():
+    """Else the tree would have another shape."""
+    assert with_other_tokens([1, 2, 3], [1, 3, 9], 10) == [1, 4, 5]
+    assert with_other_tokens([1, 9], [1, 0], 10) == [1, 1]
+    assert with_other_tokens([1, 2, 3], [7], 10) == [2, 3, 4]
+    assert with_other_tokens([1, 2], [1, 2, 3], 10) == [1, 2]
 
 
 def test_a_failing_cache_is_said(prompts, monkeypatch):
@@ -120,7 +151,7 @@ def test_prompts_whose_cache_finds_no_room_are_run_by_themselves(prompts, monkey
         found = next_logits(model, prompts, COLUMNS, 30, say=said.append)
     assert len(passes) == passes_that_fit + 1
     [note] = said
-    assert note.endswith("too little memory for a cache that they share (tried to allocate 7 GiB).")
+    assert note.endswith("too little memory for a cache that they share.")
     torch.testing.assert_close(found, alone(model, prompts), rtol=0, atol=1e-5)
     passes.clear()
     with pytest.raises(torch.OutOfMemoryError), torch.no_grad():
