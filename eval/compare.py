@@ -231,6 +231,8 @@ def stopping(measured: Measured, model: str = "the tuned model") -> list[str]:
 def to_json(comparison: dict[str, Any]) -> dict[str, Any]:
     """The comparison as it is written to a file."""
     rows = [{**asdict(row), "verdict": row.verdict()} for row in comparison["differences"]]
+    for row in rows:  # "better": -1 beside a verdict reads as one
+        row["higher_is"] = {1: "better", -1: "worse", 0: None}[row.pop("better")]
     return {**comparison, "differences": rows}
 
 

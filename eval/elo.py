@@ -343,7 +343,7 @@ def report(result: Mapping[str, Any], output: Path) -> None:
         make(partial)
         os.replace(partial, output / name)
     print("wrote " + ", ".join(str(output / name) for name in makers))
-    if len(result["agreement"]["judges"]) == 1:
+    if len(result["agreement"]["judges"]) == 1 and not result["settings"]["judge"]:
         print("next: have another judge decide the same pairs, to see whether it agrees: python -m eval.judge --help")
 
 

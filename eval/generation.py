@@ -1,7 +1,7 @@
 """Generated answers: predictions.jsonl, and how good its answers are.
 
     python -m eval.generation output/mine/predictions.jsonl
-    python -m eval.generation output/mine/predictions.jsonl output/other/predictions.jsonl --output metrics.json
+    python -m eval.generation output/mine/predictions.jsonl output/other/predictions.jsonl --output scores.json
     python -m eval.generation output/demo/predictions.jsonl --by fact
     python -m eval.generation answers.jsonl --prediction response --reference target
 
@@ -312,7 +312,7 @@ def print_next(results: dict[str, dict[str, Any]], options: argparse.Namespace, 
     if options.output:
         print(f"metrics: {options.output}")
     else:
-        print(f"next: python -m eval.generation {shlex.join(argv)} --output metrics.json")
+        print(f"next: python -m eval.generation {shlex.join(argv)} --output scores.json")
 
 
 # Running
@@ -331,11 +331,22 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def check_output(output: str | None) -> None:
-    """Refuse a file that cannot be written before anything is scored."""
+    """Refuse a file that cannot be written, or that holds something else than scores, before anything is scored."""
     if output and Path(output).is_dir():
-        raise DataError(f"--output {output} is a directory; give the name of a file, such as {output}/metrics.json")
+        raise DataError(f"--output {output} is a directory; give the name of a file, such as {output}/scores.json")
     if output and not Path(output).resolve().parent.is_dir():
         raise DataError(f"--output {output}: there is no directory {Path(output).parent}; make it first")
+    if output and Path(output).exists() and not holds_scores(Path(output)):
+        raise DataError(f"--output {output} holds something else than scores of this command; give another name")
+
+
+def holds_scores(path: Path) -> bool:
+    """Whether a file is what this command writes."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(found, dict) and all(isinstance(scores, dict) and "all" in scores for scores in found.values())
 
 
 def score_files(options: argparse.Namespace, argv: list[str]) -> None:

@@ -84,7 +84,7 @@ def judge(
             note(f"{progress(ratings, comparisons)} {how_to_go_on(argv)}")
         raise outcome.error
     print_summary(args, players, comparisons, ratings, client)
-    return exit_status(outcome, argv, len(todo), progress(ratings, comparisons))
+    return exit_status(outcome, args, argv, len(todo), progress(ratings, comparisons))
 
 
 def plan_comparisons(questions: list[Question], players: list[Player], args: argparse.Namespace) -> list[Comparison]:
@@ -188,27 +188,32 @@ def print_summary(
         print(f"next: python -m eval.elo {directory}/*.jsonl --output {directory}/elo")
 
 
-def exit_status(outcome: Outcome, argv: list[str], asked: int, judged: str) -> int:
+def exit_status(outcome: Outcome, args: argparse.Namespace, argv: list[str], asked: int, judged: str) -> int:
     """Say what is missing of what was to be asked, why, and how to get it."""
     if outcome.signum is not None:
         note(f"eval.judge: stopped by {signal.Signals(outcome.signum).name}: {judged} {how_to_go_on(argv)}")
         return 128 + outcome.signum
-    if not (outcome.given_up or outcome.refused):
-        return 0
-    lines = [f"eval.judge: failed: {asked - outcome.replies:,} comparisons got no reply"]
+    if outcome.refused:
+        note(refusals(outcome.refused, args.allow_missing))
     if outcome.given_up:
         comparison, error = outcome.given_up[-1]
-        lines.append(
-            f"for {len(outcome.given_up):,} every try failed, the last of them {' / '.join(comparison.key)}: {error}"
+        note(
+            f"eval.judge: failed: {asked - outcome.replies:,} comparisons got no reply\nfor {len(outcome.given_up):,} "
+            f"every try failed, the last of them {' / '.join(comparison.key)}: {error}\n{how_to_go_on(argv)}"
         )
-    if outcome.refused:
-        questions = list(dict.fromkeys(comparison.question.key for comparison, _ in outcome.refused))
-        lines.append(
-            f"for {len(outcome.refused):,} the endpoint refuses the prompt, of the questions {first_few(questions)}; "
-            f"the last: {outcome.refused[-1][1]}\nor take another endpoint, and for other answers another --output"
-        )
-    note("\n".join([*lines, how_to_go_on(argv)]))
-    return 1
+    return 1 if outcome.given_up or (outcome.refused and not args.allow_missing) else 0
+
+
+def refusals(refused: list[tuple[Comparison, Exception]], allowed: bool) -> str:
+    """What the endpoint did not take, and what to do about it."""
+    questions = list(dict.fromkeys(comparison.question.key for comparison, _ in refused))
+    head = "note: --allow_missing:" if allowed else "eval.judge: failed:"
+    said = (
+        f"{head} {len(refused):,} comparisons have no rating, as their prompts are refused; by question_id: "
+        f"{first_few(questions)}\nthe last: {refused[-1][1]}"
+    )
+    advice = "\nor do without: the same command with --allow_missing. Other answers need another --output."
+    return said if allowed else said + advice
 
 
 # The command line
@@ -260,7 +265,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--max_retries", type=at_least(0), default=6, help="further tries of a request (default: %(default)s)")
     add("--retry_wait", type=at_least(0.0), default=1.0, help="seconds before the second try (default: %(default)s)")
     add("--retry_failures", action="store_true", help="ask again where the reply could not be read")
-    add("--allow_missing", action="store_true", help="skip pairs where one has no answer")
+    add("--allow_missing", action="store_true", help="do without pairs where one has no answer or the endpoint refuses")
     add("--dry_run", action="store_true", help="show the number of requests and one prompt, and ask nothing")
 
 

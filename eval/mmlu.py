@@ -58,7 +58,9 @@ def encode_mmlu(model: Any, tokenizer: Any, rows: list[dict[str, str]], max_toke
     if cut:
         whole = sum(len(prompt.ids) > max_tokens + 1 for prompt in prompts)
         longer = f"; {whole:,} questions are longer by themselves and stay whole" if whole else ""
-        print(f"note: {cut:,} of {len(prompts):,} MMLU prompts are over the limit and lose their first lines{longer}.")
+        own = table is not None and table <= max_tokens
+        limit = f"the model's {table:,}" if own else f"--mmlu_source_max_len {max_tokens}"
+        print(f"note: {cut:,} of {len(prompts):,} MMLU prompts are over {limit} tokens and lose first lines{longer}.")
     longest = max(len(prompt.ids) for prompt in prompts)
     if positions is not None and longest > positions:
         shorter = any("\nAnswer: " in prompt.examples for prompt in prompts)

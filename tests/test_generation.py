@@ -199,7 +199,7 @@ def test_predictions_of_another_tool(shared_data, capsys):
     path = shared_data / "self-instruct" / "davinci-self-instruct_predictions.jsonl"
     assert main([str(path), "--prediction", "response", "--reference", "target"]) == 0
     printed = capsys.readouterr().out
-    assert f"generation {path} --prediction response --reference target --output metrics.json" in printed
+    assert f"generation {path} --prediction response --reference target --output scores.json" in printed
     printed, rows = table(printed), read_lines(path)
     right = sum(row["response"].strip() == row["target"].strip() for row in rows)
     assert printed["answers"] == ["252"]
@@ -231,6 +231,19 @@ def test_wrong_requests(tmp_path, capsys, lines, flags, said):
     assert said in captured.err and captured.out == ""
 
 
+def test_an_output_that_holds_something_else_stays(tmp_path, capsys):
+    """Above all the answers themselves; scores of before make place."""
+    answers, scores = Path(write_lines(tmp_path / "a.jsonl", [GOOD])), tmp_path / "scores.json"
+    before = answers.read_bytes()
+    assert main([str(answers), "--output", str(answers)]) == 2
+    said = capsys.readouterr().err
+    assert "a.jsonl holds something else than scores of this command; give another name" in said
+    assert answers.read_bytes() == before
+    assert main([str(answers), "--output", str(scores)]) == main([str(answers), "--output", str(scores)]) == 0
+    scores.write_text('{"eval_loss": 1.5}')
+    assert main([str(answers), "--output", str(scores)]) == 2
+
+
 def test_files_that_cannot_be_read(tmp_path, capsys):
     assert main([str(tmp_path / "none.jsonl")]) == 2
     assert "No such file" in capsys.readouterr().err
@@ -252,4 +265,4 @@ def test_command_is_light_and_works_alone(answers):
         "print([name for name in ('torch', 'transformers', 'evaluate', 'datasets') if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", check, answers], capture_output=True, text=True, cwd=REPOSITORY)
-    assert run.stdout.endswith("--output metrics.json\n[]\n"), run.stdout + run.stderr
+    assert run.stdout.endswith("--output scores.json\n[]\n"), run.stdout + run.stderr

@@ -131,8 +131,15 @@ def test_prompts_that_are_refused_do_not_end_the_others(
     assert main(command("--concurrency", "1")) == 1
     said = capsys.readouterr()
     assert f"{8 - requests} of 8 comparisons are judged" in said.out
-    assert f"{requests} comparisons got no reply\nfor {requests} the endpoint refuses the prompt, of the q" in said.err
-    assert f"HTTP {status}: over 8,192 tokens\n" in said.err and "To go on:\n" in said.err
+    ids = {2: "1", 4: "2, 3"}[requests]
+    assert (
+        f"failed: {requests} comparisons have no rating, as their prompts are refused; by question_id: {ids}\n"
+        in said.err
+    )
+    assert f"HTTP {status}: over 8,192 tokens\n" in said.err and "--allow_missing" in said.err
+    assert "To go on:" not in said.err  # the same command would ask in vain
+    assert main(command("--concurrency", "1", "--allow_missing")) == 0
+    assert f"note: --allow_missing: {requests} comparisons have no rating" in capsys.readouterr().err
     server.answer = longer_wins
     server.tried.clear()
     assert main(command()) == 0
