@@ -31,7 +31,7 @@ from eval.judge_inputs import Comparison, Player, Question, first_few, plan, rea
 from eval.judge_output import Ratings, make_settings
 from eval.judge_prompts import FAILED, KINDS, judge_prompt
 from eval.judge_run import Outcome, judge_all
-from eval.judge_summary import table, tokens
+from eval.judge_summary import position_warning, table, tokens
 
 CHARACTERS_PER_TOKEN = 4  # of English, about
 
@@ -179,6 +179,8 @@ def print_summary(
     print(f"{progress(ratings, comparisons)} Ratings: {args.output}")
     if ratings.records:
         print(f"\n{table(players, ratings.records)}\n")
+        if warning := position_warning(players, ratings.records):
+            print(f"{warning}\n")
     print(f"replies that could not be read: {failed:,}" + (" (--retry_failures asks again)" if failed else ""))
     print(f"requests of this run: {client.requests:,}, {client.retries:,} of them retries")
     if ratings.records:
@@ -197,9 +199,11 @@ def exit_status(outcome: Outcome, args: argparse.Namespace, argv: list[str], ask
         note(refusals(outcome.refused, args.allow_missing))
     if outcome.given_up:
         comparison, error = outcome.given_up[-1]
+        not_asked = asked - outcome.replies - len(outcome.given_up) - len(outcome.refused)
+        ended = f"\n{not_asked:,} were not asked, as several failed in a row" if not_asked else ""
         note(
             f"eval.judge: failed: {asked - outcome.replies:,} comparisons got no reply\nfor {len(outcome.given_up):,} "
-            f"every try failed, the last of them {' / '.join(comparison.key)}: {error}\n{how_to_go_on(argv)}"
+            f"every try failed, the last of them {' / '.join(comparison.key)}: {error}{ended}\n{how_to_go_on(argv)}"
         )
     return 1 if outcome.given_up or (outcome.refused and not args.allow_missing) else 0
 

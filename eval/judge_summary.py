@@ -12,6 +12,10 @@ from eval.judge_inputs import Player
 from eval.judge_output import Key
 from eval.judge_prompts import FAILED, FIRST, SECOND, TIE
 
+# Two answers that are equally good change places by chance in half of the questions; a judge that goes by position also
+# leans to one side. Questions judged in both orders, and how far from half the wins of the one shown first.
+FEWEST, LEANING = 10, 0.25
+
 
 @dataclass
 class Tally:
@@ -89,6 +93,19 @@ def table(players: Iterable[Player], records: Mapping[Key, dict[str, Any]]) -> s
             "different results. shown first wins: of the judgements that are no tie; half of them where the order has "
             "no weight.",
         ]
+    )
+
+
+def position_warning(players: Iterable[Player], records: Mapping[Key, dict[str, Any]]) -> str | None:
+    """A sentence where the judge goes by the order in which answers are shown more than by the answers."""
+    tallies = [tally(records, a, b) for a, b in itertools.combinations([player.name for player in players], 2)]
+    both, changed, first = (sum(getattr(one, name) for one in tallies) for name in ("both", "changed", "shown_first"))
+    decided = sum(one.wins + one.losses for one in tallies)
+    if both < FEWEST or changed <= both / 2 or abs(first / max(decided, 1) - 0.5) < LEANING:
+        return None
+    return (
+        f"warning: this judge goes by position: the order changed {_share(changed, both)} of the results, and the "
+        f"answer shown first won {_share(first, decided)} of the decided ones. Ratings made of them say little."
     )
 
 

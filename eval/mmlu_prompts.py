@@ -66,7 +66,8 @@ def prompt_file(dataset: str, split: str) -> Path:
     """
     if dataset not in SHOTS:
         if not Path(dataset).is_file():
-            raise DataError(f"--mmlu_dataset {dataset}: no such file; give mmlu-fs, mmlu-zs or a file of their shape.")
+            found = "a directory" if Path(dataset).is_dir() else "no such file"
+            raise DataError(f"--mmlu_dataset {dataset}: {found}; give mmlu-fs, mmlu-zs or a file of their shape.")
         return Path(dataset)
     path = MMLU_DIRECTORY / f"{SHOTS[dataset]}_shot_mmlu_{SPLITS[split]}.json"
     if not path.is_file():

@@ -55,6 +55,14 @@ def test_position_bias_shows(server, command, capsys):
     assert row in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("answer, warned", [(lambda asked: "verdict: 2", True), (longer_wins, False)])
+def test_a_judge_that_goes_by_position_is_named(server, command, capsys, answer, warned):
+    server.answer = answer
+    assert main(command(players=PLAYERS)) == 0
+    said = capsys.readouterr().out
+    assert ("warning: this judge goes by position: the order changed 12 of 12 (100%) of the results" in said) == warned
+
+
 def test_ten_points(server, command, tmp_path, capsys):
     server.answer = lambda asked: f"scores: {len(asked.first) % 10}.5 {len(asked.second) % 10}.5"
     assert main(command("--prompt", "scores", "--seed", "7", "--temperature", "0.5", "--max_tokens", "99")) == 0
