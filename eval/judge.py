@@ -31,7 +31,7 @@ from eval.judge_inputs import Comparison, Player, Question, first_few, plan, rea
 from eval.judge_output import Ratings, make_settings
 from eval.judge_prompts import FAILED, KINDS, judge_prompt
 from eval.judge_run import Outcome, judge_all
-from eval.judge_summary import position_warning, table, tokens
+from eval.judge_summary import position_warning, table, tally_pairs, tokens
 
 CHARACTERS_PER_TOKEN = 4  # of English, about
 
@@ -178,8 +178,9 @@ def print_summary(
     failed = sum(record["score"] == FAILED for record in ratings.records.values())
     print(f"{progress(ratings, comparisons)} Ratings: {args.output}")
     if ratings.records:
-        print(f"\n{table(players, ratings.records)}\n")
-        if warning := position_warning(players, ratings.records):
+        tallies = tally_pairs(players, ratings.records)
+        print(f"\n{table(tallies)}\n")
+        if warning := position_warning(tallies):
             print(f"{warning}\n")
     print(f"replies that could not be read: {failed:,}" + (" (--retry_failures asks again)" if failed else ""))
     print(f"requests of this run: {client.requests:,}, {client.retries:,} of them retries")

@@ -1,6 +1,7 @@
 """What a judge said, in a table.
 
-print(table(players, records))
+tallies = tally_pairs(players, records)
+print(table(tallies), position_warning(tallies))
 """
 
 import itertools
@@ -39,6 +40,11 @@ class Tally:
     scores: list[tuple[float, float]] = field(default_factory=list)
 
     @property
+    def decided(self) -> int:
+        """Judgements that are no tie."""
+        return self.wins + self.losses
+
+    @property
     def mean_scores(self) -> tuple[float, float] | None:
         """Mean score of either player, 0 to 10, or None without scores."""
         if not self.scores:
@@ -71,15 +77,19 @@ def tally(records: Mapping[Key, dict[str, Any]], first: str, second: str) -> Tal
     return found
 
 
-def table(players: Iterable[Player], records: Mapping[Key, dict[str, Any]]) -> str:
+def tally_pairs(players: Iterable[Player], records: Mapping[Key, dict[str, Any]]) -> dict[tuple[str, str], Tally]:
+    """The judgements of every two players, by their names."""
+    pairs = itertools.combinations([player.name for player in players], 2)
+    return {(a, b): tally(records, a, b) for a, b in pairs}
+
+
+def table(tallies: Mapping[tuple[str, str], Tally]) -> str:
     """One row for each pair, with what the columns mean below; Markdown."""
     header = ["A", "B", "A wins", "ties", "B wins", "failed", "order changed it", "shown first wins"]
     rows, scored = [], False
-    for a, b in itertools.combinations([player.name for player in players], 2):
-        one = tally(records, a, b)
-        decided = one.wins + one.losses
+    for (a, b), one in tallies.items():
         row = [a, b, one.wins, one.ties, one.losses, one.failed]
-        row += [_share(one.changed, one.both), _share(one.shown_first, decided)]
+        row += [_share(one.changed, one.both), _share(one.shown_first, one.decided)]
         if one.mean_scores:
             scored = True
             row += [f"{mean:.2f}" for mean in one.mean_scores]
@@ -96,11 +106,10 @@ def table(players: Iterable[Player], records: Mapping[Key, dict[str, Any]]) -> s
     )
 
 
-def position_warning(players: Iterable[Player], records: Mapping[Key, dict[str, Any]]) -> str | None:
+def position_warning(tallies: Mapping[tuple[str, str], Tally]) -> str | None:
     """A sentence where the judge goes by the order in which answers are shown more than by the answers."""
-    tallies = [tally(records, a, b) for a, b in itertools.combinations([player.name for player in players], 2)]
-    both, changed, first = (sum(getattr(one, name) for one in tallies) for name in ("both", "changed", "shown_first"))
-    decided = sum(one.wins + one.losses for one in tallies)
+    names = ("both", "changed", "shown_first", "decided")
+    both, changed, first, decided = (sum(getattr(one, name) for one in tallies.values()) for name in names)
     if both < FEWEST or changed <= both / 2 or abs(first / max(decided, 1) - 0.5) < LEANING:
         return None
     return (
