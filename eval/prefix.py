@@ -92,10 +92,11 @@ def logits_that_fit(
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """As `shared_logits`, and as `each_alone` for the prompts that cannot go over a shared cache."""
     left = set(range(len(prompts)))
+    cache = PrefixCache(model)
     try:
-        why_not = cannot_share(model, prompts)
+        why_not = cannot_share(cache, prompts)
         if why_not is None:
-            for indices, found in shared_logits(model, prompts, max_tokens):
+            for indices, found in shared_logits(cache, prompts, max_tokens):
                 left.difference_update(indices)
                 yield indices, found
     except torch.OutOfMemoryError:
@@ -103,6 +104,7 @@ def logits_that_fit(
             raise
         why_not = "there is too little memory for a cache that they share"
     if left:
+        del cache  # its memory is needed
         say(f"note: MMLU runs each prompt by itself, which is slower: {why_not}.")
         yield from each_alone(model, prompts, sorted(left))
 
@@ -121,10 +123,11 @@ def each_alone(
         yield [index], run(model, ids, [len(ids) - 1])
 
 
-def shared_logits(model: Any, prompts: Sequence[Prompt], max_tokens: int) -> Iterator[tuple[list[int], torch.Tensor]]:
+def shared_logits(
+    cache: PrefixCache, prompts: Sequence[Prompt], max_tokens: int
+) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Indices of prompts and the logits behind them, (prompts, vocabulary), group by group."""
-    cache = PrefixCache(model)
-    for members in group(prompts):
+    for members in group(prompts, cache.ids):
         members = sorted(members, key=lambda index: prompts[index].ids)  # those that begin alike meet
         rows = [prompts[index].ids for index in members]
         shared = shared_length(rows)
@@ -139,12 +142,16 @@ def shared_length(rows: Sequence[list[int]]) -> int:
     return min(common_length(rows), min(map(len, rows)) - 1)
 
 
-def group(prompts: Sequence[Prompt]) -> list[list[int]]:
-    """Indices of prompts by the examples that they begin with; of those that begin alike, the longest come first."""
+def group(prompts: Sequence[Prompt], held: Sequence[int] = ()) -> list[list[int]]:
+    """Indices of prompts by the examples that they begin with.
+
+    First come those that begin most like `held`, the tokens that a cache holds; of those that begin alike, the longest.
+    """
     groups: dict[str, list[int]] = {}
     for index, prompt in enumerate(prompts):
         groups.setdefault(prompt.examples, []).append(index)
-    return [groups[examples] for examples in sorted(groups, reverse=True)]
+    in_order = [groups[examples] for examples in sorted(groups, reverse=True)]
+    return sorted(in_order, key=lambda members: -common_length([list(held), prompts[members[0]].ids]))
 
 
 def chunks(rests: Sequence[list[int]], max_tokens: int) -> Iterator[list[int]]:
@@ -249,11 +256,13 @@ def on_one_device(model: Any) -> bool:
     return len(set((getattr(model, "hf_device_map", None) or {}).values())) <= 1
 
 
-def cannot_share(model: Any, prompts: Sequence[Prompt]) -> str | None:
-    """Why prompts cannot go over one prefix with this model, or None where they can.
+def cannot_share(cache: PrefixCache, prompts: Sequence[Prompt]) -> str | None:
+    """Why prompts cannot go over one prefix with the model of this cache, or None where they can.
 
-    Tried on the longest prompts that share a prefix: a window of attention shows in them if in any.
+    Tried on the longest prompts that share a prefix: a window of attention shows in them if in any. The cache holds
+    that prefix afterwards.
     """
+    model = cache.model
     groups = [members for members in group(prompts) if len(members) > 1]
     if not groups:
         return None
@@ -268,7 +277,7 @@ def cannot_share(model: Any, prompts: Sequence[Prompt]) -> str | None:
     # One that is the beginning of another is no neighbour that could show in it.
     other = next((row for row in rows[1:] if row != rows[0][: len(row)]), rows[1])
     try:
-        differences = differences_when_shared(model, shared_length(rows), rows[0], other)
+        differences = differences_when_shared(cache, shared_length(rows), rows[0], other)
     except torch.OutOfMemoryError:
         raise
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, NotImplementedError) as error:
@@ -283,7 +292,7 @@ def cannot_share(model: Any, prompts: Sequence[Prompt]) -> str | None:
     return None
 
 
-def differences_when_shared(model: Any, shared: int, other: list[int], row: list[int]) -> tuple[float, float]:
+def differences_when_shared(cache: PrefixCache, shared: int, other: list[int], row: list[int]) -> tuple[float, float]:
     """How far the logits behind `row`, packed behind `other` and over `shared` tokens, are from what they must be.
 
     Returns:
@@ -291,12 +300,11 @@ def differences_when_shared(model: Any, shared: int, other: list[int], row: list
         same almost to the bit at every precision, as all shapes are.
     """
     rests = [other[shared:], row[shared:]]
-    cache = PrefixCache(model)
     cache.go_to(row[:shared])
     packed = cache.logits_behind(rests)[-1]
-    changed = with_other_tokens(*rests, model.get_input_embeddings().num_embeddings)
+    changed = with_other_tokens(*rests, cache.model.get_input_embeddings().num_embeddings)
     beside_others = cache.logits_behind([changed, rests[-1]])[-1]
-    alone = run(model, row, [len(row) - 1])[-1]
+    alone = run(cache.model, row, [len(row) - 1])[-1]
     return relative_difference(packed, alone), relative_difference(packed, beside_others)
 
 

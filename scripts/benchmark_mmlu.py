@@ -5,7 +5,7 @@
 
 Without --model a random Llama in fp32 is scored, with the tokenizer that is given. The ways take turns, one group of
 prompts after the other. Seconds are this machine's; the ratios are what to read. Shared prefixes include the check that
-comes before them; loading and tokenizing count nowhere.
+comes before them, and their cache is kept from group to group, as in a run; loading and tokenizing count nowhere.
 """
 
 import argparse
@@ -42,11 +42,13 @@ def choose(rows: list[dict], subjects: int | None) -> list[dict]:
     return [row for row in rows if row["subject"] in kept]
 
 
-def ways(model: Any, columns: list[int]) -> dict[str, Callable[[list], Any]]:
+def ways(cache: Any, columns: list[int]) -> dict[str, Callable[[list], Any]]:
     """Name → a function of prompts that begin alike, which gives their logits, (prompts, letters)."""
     import torch
 
     from eval.prefix import each_alone, packed_tokens, shared_logits
+
+    model = cache.model
 
     def whole(prompts: list) -> Any:
         ids = (torch.tensor([prompt.ids], device=model.device) for prompt in prompts)
@@ -59,7 +61,7 @@ def ways(model: Any, columns: list[int]) -> dict[str, Callable[[list], Any]]:
     return {
         WHOLE: whole,
         "the same, head at the answer alone": lambda prompts: in_order(each_alone(model, prompts)),
-        SHARED: lambda prompts: in_order(shared_logits(model, prompts, packed_tokens(model))),
+        SHARED: lambda prompts: in_order(shared_logits(cache, prompts, packed_tokens(model))),
     }
 
 
@@ -72,15 +74,16 @@ def take_turns(model: Any, prompts: list, columns: list[int], every: int) -> tup
     import torch
     from tqdm import tqdm
 
-    from eval.prefix import cannot_share, group
+    from eval.prefix import PrefixCache, cannot_share, group
 
+    cache = PrefixCache(model)
     began = now()
-    if why_not := cannot_share(model, prompts):
+    if why_not := cannot_share(cache, prompts):
         raise SystemExit(f"benchmark_mmlu: prompts cannot share a prefix with this model: {why_not}")
     seconds = Counter({SHARED: now() - began})
-    logits = {name: torch.full((len(prompts), len(columns)), torch.nan) for name in ways(model, columns)}
-    for members in tqdm(group(prompts), unit="group", leave=False):
-        for name, way in ways(model, columns).items():
+    logits = {name: torch.full((len(prompts), len(columns)), torch.nan) for name in ways(cache, columns)}
+    for members in tqdm(group(prompts, cache.ids), unit="group", leave=False):
+        for name, way in ways(cache, columns).items():
             some = members if name == SHARED else members[::every]
             began = now()
             logits[name][some] = way([prompts[index] for index in some])

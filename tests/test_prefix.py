@@ -116,7 +116,8 @@ def test_the_check_sees_through_prompts_that_are_alike(prompts, monkeypatch, lon
     if sees_others:
         monkeypatch.setattr(prefix, "packed_inputs", blind_to_nothing)
     with torch.no_grad():
-        assert (cannot_share(make("llama").to(torch.bfloat16), alike) is None) != sees_others
+        cache = PrefixCache(make("llama").to(torch.bfloat16))
+        assert (cannot_share(cache, alike) is None) != sees_others
 
 
 def test_other_tokens_never_join_what_they_stand_beside():
@@ -132,7 +133,7 @@ def test_a_failing_cache_is_said(prompts, monkeypatch):
         raise IndexError("no such layer")
 
     monkeypatch.setattr(PrefixCache, "go_to", go_to)
-    assert cannot_share(make("llama"), prompts) == "its cache cannot be shared (IndexError: no such layer)"
+    assert cannot_share(PrefixCache(make("llama")), prompts) == "its cache cannot be shared (IndexError: no such layer)"
 
 
 @pytest.mark.parametrize("passes_that_fit", [0, 2, 4])  # two are the check's
@@ -158,19 +159,39 @@ def test_prompts_whose_cache_finds_no_room_are_run_by_themselves(prompts, monkey
         next_logits(model, prompts, COLUMNS, 30, together=True)
 
 
-def test_what_prefixes_have_in_common_is_run_once(prompts, monkeypatch):
+@pytest.fixture
+def passes(monkeypatch):
+    """How many tokens each forward pass has."""
+    lengths, run = [], prefix.run
+
+    def counted(model, ids, *args, **more):
+        lengths.append(len(ids))
+        return run(model, ids, *args, **more)
+
+    monkeypatch.setattr(prefix, "run", counted)
+    return lengths
+
+
+RESTS = [5 + 7 * n for n in range(6)] + [5 + 7 * n for n in range(3)]
+
+
+def test_what_prefixes_have_in_common_is_run_once(prompts, passes):
     """120 tokens once; 80 of them serve the second group; the packed rests stay within the budget."""
-    passes = []
-    run = prefix.run
-    monkeypatch.setattr(
-        prefix, "run", lambda model, ids, *args, **kw: passes.append(len(ids)) or run(model, ids, *args, **kw)
-    )
+    cache = PrefixCache(make("llama"))
     with torch.no_grad():
-        order = [index for indices, _ in shared_logits(make("llama"), prompts, 64) for index in indices]
+        order = [index for indices, _ in shared_logits(cache, prompts, 64) for index in indices]
     assert sorted(order) == list(range(10))
-    rests = [5 + 7 * n for n in range(6)] + [5 + 7 * n for n in range(3)]
-    assert sum(passes) == 120 + sum(rests) + 30  # the lone prompt is a prefix of 29 and one token
+    assert sum(passes) == 120 + sum(RESTS) + 30  # the lone prompt is a prefix of 29 and one token
     assert all(length <= 64 for length in passes if length not in (120, 29))
+
+
+def test_the_prefix_of_the_check_serves_its_group(prompts, passes):
+    """Though it is not the first in order. The check itself: two rests of two prompts, and one prompt by itself."""
+    later = [Prompt(ids(50, 30) + ids(4, n), "other header") for n in range(2)]
+    with torch.no_grad():
+        next_logits(make("llama"), [*later, *prompts], COLUMNS, 64)
+    check = 2 * (RESTS[5] + RESTS[4]) + 120 + RESTS[4]
+    assert sum(passes) == 120 + sum(RESTS) + 30 + 50 + 2 * 4 + check
 
 
 def test_the_mask_and_positions_of_a_tiny_case():
@@ -193,22 +214,19 @@ def test_the_mask_and_positions_of_a_tiny_case():
 @pytest.mark.parametrize(
     "architecture, more", [("llama", {}), ("mistral", {"sliding_window": 16, "num_key_value_heads": 2})]
 )
-def test_questions_that_begin_alike_share_that_too(monkeypatch, architecture, more, max_tokens):
+def test_questions_that_begin_alike_share_that_too(passes, architecture, more, max_tokens):
     """Three questions about one passage, two that are the same, one that another goes on from, and two of their own."""
     header, passage = ids(20, 0), ids(25, 1)
     rests = [*(passage + ids(6, seed) for seed in (2, 3, 4)), *2 * [ids(9, 5)], ids(9, 5) + ids(4, 6)]
     rests += [ids(9, 7), passage[:10] + ids(12, 8)]
-    prompts, lengths = [Prompt(header + rest, "header") for rest in rests], []
-    model, run = make(architecture, **more), prefix.run
-    monkeypatch.setattr(
-        prefix, "run", lambda model, ids, *args, **kw: lengths.append(len(ids)) or run(model, ids, *args, **kw)
-    )
+    prompts = [Prompt(header + rest, "header") for rest in rests]
+    model = make(architecture, **more)
     with torch.no_grad():
         found = torch.empty(len(prompts), len(COLUMNS))
-        for indices, logits in shared_logits(model, prompts, max_tokens):
+        for indices, logits in shared_logits(PrefixCache(model), prompts, max_tokens):
             found[indices] = logits[:, COLUMNS]
-    assert max(lengths[1:]) <= max(max_tokens, 31)
-    assert max_tokens == 30 or sum(lengths) == 20 + (25 + 3 * 6) + (9 + 4) + 9 + 12
+    assert max(passes[1:]) <= max(max_tokens, 31)
+    assert max_tokens == 30 or sum(passes) == 20 + (25 + 3 * 6) + (9 + 4) + 9 + 12
     torch.testing.assert_close(found, alone(model, prompts), rtol=0, atol=1e-5)
 
 
