@@ -279,11 +279,13 @@ def train_and_save(trainer: Any, args: Any, checkpoint: str | None) -> int | Non
 
 
 def finish(trainer: Any, args: Any, argv: list[str], tuned: bool) -> None:
-    from training.report import print_summary, read_metrics, write_model_card
+    from training.report import print_summary, read_metrics, refresh_model_card, write_model_card
 
     if trainer.is_world_process_zero():
         if args.do_train:
             write_model_card(args, argv)
+        else:
+            refresh_model_card(args.output_dir)
         print_summary(args, read_metrics(args.output_dir), tuned, argv)
     trainer.end()
 

@@ -188,7 +188,8 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
     held_out = _first(rows.eval, args.max_eval_samples, "--max_eval_samples")
     used = [f"{len(train):,} of {len(rows.train):,} train"] if train is not None else []
     used += [f"{len(held_out):,} of {len(rows.eval):,} eval"] if held_out is not None else []
-    _say(f"used: {', '.join(used) or 'no'} rows")
+    if used:
+        _say(f"used: {', '.join(used)} rows")
     conversations = any(_has_conversations(split) for split in (train, held_out))
     _choose_template(tokenizer, getattr(args, "chat_template", None), conversations)
     trained = sorted((a["digest"], a["kept"]) for a in rows.sources if a["use"] != "eval")
@@ -219,7 +220,7 @@ def _choose_template(tokenizer: Any, asked: str | None, conversations: bool) -> 
 
 
 def _report(rows: Rows, train: Any, held_out: Any, step: Any, args: Any) -> dict[str, Any]:
-    """Return the data report, printed."""
+    """Return the data report, printed where rows were asked for."""
     from data.report import build_report, format_report
 
     report = build_report(
@@ -229,7 +230,8 @@ def _report(rows: Rows, train: Any, held_out: Any, step: Any, args: Any) -> dict
         args,
         _duplicates(train, held_out),
     )
-    _say(format_report(report), prefix="")
+    if rows.sources:
+        _say(format_report(report), prefix="")
     return report
 
 

@@ -6,7 +6,8 @@
     python -m eval.generation answers.jsonl --prediction response --reference target
 
 It takes any file that holds an answer and, where there is one, its reference in each row: .json, .jsonl, .csv, .tsv,
-.parquet. Shares and scores are printed in %, with the 95 % interval of those that are means over rows.
+.parquet. Shares and scores are printed in %, with their 95 % intervals; the file that --output names has those of
+groups too.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import shlex
 import sys
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -208,10 +210,12 @@ def score_file(path: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def score_answers(pairs: list[tuple[Answer, Any]]) -> dict[str, Any]:
-    """Return the metrics of answers and their comparisons, the number of rows, and the intervals of means over rows."""
+    """Return the metrics of answers and their comparisons, the number of rows, and intervals but of distinct-n."""
     from tqdm import tqdm
 
-    from eval.statistics import mean_interval
+    from eval.metrics.bleu.scoring import bleu_score
+    from eval.metrics.chrf.scoring import chrf_score
+    from eval.statistics import corpus_interval, mean_interval
     from eval.text_metrics import PROGRESS_DELAY, corpus_metrics
 
     answers, compared = zip(*pairs, strict=True)
@@ -221,11 +225,15 @@ def score_answers(pairs: list[tuple[Answer, Any]]) -> dict[str, Any]:
         "stopped": None if None in stopped else stopped,
     }
     metrics = corpus_metrics([answer.prediction for answer in answers], compared, prefix=PREFIX, **known)
-    rows = [row.means for row in compared if row is not None]
-    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    rows = [row for row in compared if row is not None]
+    columns = {name: [row.means[name] for row in rows] for name in (rows[0].means if rows else ())}
     columns |= {name: known[key] for name, key in (("stopped", "stopped"), ("new_tokens", "tokens")) if known[key]}
-    bar = tqdm(columns.items(), desc="resampling for intervals", delay=PROGRESS_DELAY, leave=False)
-    intervals = {f"{PREFIX}_{name}_interval": mean_interval(column) for name, column in bar}
+    wanted = {name: partial(mean_interval, column) for name, column in columns.items()}
+    if rows:
+        wanted["bleu"] = partial(corpus_interval, [row.bleu for row in rows], bleu_score)
+        wanted["chrf"] = partial(corpus_interval, [row.chrf for row in rows], chrf_score)
+    bar = tqdm(wanted.items(), desc="resampling for intervals", delay=PROGRESS_DELAY, leave=False)
+    intervals = {f"{PREFIX}_{name}_interval": interval() for name, interval in bar}
     return {f"{PREFIX}_samples": len(answers), **metrics, **intervals}
 
 

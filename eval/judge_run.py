@@ -116,7 +116,8 @@ def follow(events: queue.SimpleQueue, working: int, stop: threading.Event, bar: 
                 outcome.refused.append((comparison, error))
                 refused_questions.add(comparison.question.key)
                 if not bar.n and len(refused_questions) >= refused_at_first:
-                    outcome.error = outcome.error or error
+                    ended = f"the first {len(refused_questions)} questions were all refused; no others were asked"
+                    outcome.error = outcome.error or PromptRefusedError(f"{error}\n{ended}")
             case (_, error):
                 outcome.error = outcome.error or error
         if deadline == math.inf and (outcome.signum or outcome.error or in_a_row >= GIVE_UP):

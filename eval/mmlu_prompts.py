@@ -106,7 +106,10 @@ def read_row(line: str, place: str) -> dict[str, str]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise DataError(f"{place}, column {error.colno}: not valid JSON: {error.msg}") from error
+        raise DataError(
+            f"{place}, column {error.colno}: not valid JSON: {error.msg}. data/mmlu/prepare.py makes prompt files of "
+            "MMLU's CSV files (see data/mmlu/README.md)"
+        ) from error
     names = ("subject", "input", "output")
     if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in names):
         raise DataError(f"{place}: not an object whose {', '.join(names)} are texts (see data/mmlu/README.md)")

@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 import torch
 
 from eval.mmlu_prompts import Prompt, common_length
+from eval.shared_attention import split_attention
 
 # Largest norm of a difference of logits over the norm of the logits that rounding alone may explain.
 EXACT, ROUNDED, ROUNDED_INT8 = 1e-3, 0.05, 0.15
-# Tokens of several prompts in one pass at most. On a CPU each further prompt mostly adds scores of attention that the
-# mask then hides: 75 questions, 99 M parameters, one core: 14.5 s at 128, 13.1 at 256, 11.4 at 384, 11.8 at 512. That
-# a GPU, which has more units to fill, wants more was not measured.
-PACKED_TOKENS_CPU, PACKED_TOKENS = 512, 1024
+# Tokens of several prompts in one pass at most: more of them use the weights better, and where a mask keeps the prompts
+# apart, each costs scores of attention that the mask then hides. Questions of 90 tokens behind 600, 106 M parameters,
+# one core, ms a token: by a mask 2.18 at 450, 2.07 at 990; by `eval.shared_attention` 2.23, 1.67 and, at 1,980, 1.51.
+# What suits a GPU was not measured.
+PACKED_TOKENS = 1024
 
 
 class PrefixCache:
@@ -51,7 +53,8 @@ class PrefixCache:
         """The logits behind each of `rests`, all of which go on from the prefix; (rests, vocabulary)."""
         tree = pack(rests)
         inputs = packed_inputs(self.model.config.get_text_config(), len(self.ids), tree)
-        logits = run(self.model, tree.ids, tree.ends, past_key_values=self.cache, **inputs)
+        with split_attention(self.model):
+            logits = run(self.model, tree.ids, tree.ends, past_key_values=self.cache, **inputs)
         self.cut(len(tree.ids))
         return logits
 
@@ -60,7 +63,7 @@ def next_logits(
     model: Any,
     prompts: Sequence[Prompt],
     columns: Sequence[int],
-    max_tokens: int | None = None,
+    max_tokens: int = PACKED_TOKENS,
     progress: bool = False,
     together: bool = False,
     say: Callable[[str], None] = print,
@@ -68,8 +71,8 @@ def next_logits(
     """Logits of the tokens `columns` behind each prompt, (prompts, columns), float32 on the CPU.
 
     Args:
-        max_tokens: tokens of several prompts in one forward pass at most, None for what suits the device. A pass over a
-            prefix, or over one prompt that is longer, may have more.
+        max_tokens: tokens of several prompts in one forward pass at most. A pass over a prefix, or over one prompt that
+            is longer, may have more.
         progress: whether to show a progress bar.
         together: whether other processes compute a part of each pass: then all must go the same way, and a full memory
             ends them. Else prompts whose cache finds no room are run by themselves.
@@ -77,8 +80,6 @@ def next_logits(
     """
     from tqdm import tqdm
 
-    if max_tokens is None:
-        max_tokens = packed_tokens(model)
     logits = torch.empty(len(prompts), len(columns))
     with tqdm(total=len(prompts), desc="MMLU", unit="question", leave=False, disable=not progress) as bar:
         for indices, found in logits_that_fit(model, prompts, max_tokens, together, say):
@@ -107,11 +108,6 @@ def logits_that_fit(
         del cache  # its memory is needed
         say(f"note: MMLU runs each prompt by itself, which is slower: {why_not}.")
         yield from each_alone(model, prompts, sorted(left))
-
-
-def packed_tokens(model: Any) -> int:
-    """Tokens of several prompts in one pass, at most, that suit the device."""
-    return PACKED_TOKENS_CPU if model.device.type == "cpu" else PACKED_TOKENS
 
 
 def each_alone(

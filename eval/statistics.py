@@ -1,4 +1,4 @@
-"""How sure a number is: intervals of means over rows.
+"""How sure a number is: intervals of means over rows, and of scores of sums over rows.
 
     low, high = mean_interval([1, 0, 1, 1])
     difference, low, high = paired_difference(base_scores, tuned_scores)
@@ -7,7 +7,7 @@ Source of the percentile bootstrap: Efron and Tibshirani, An Introduction to the
 use on pairs of systems: https://aclanthology.org/W04-3250
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy
 
@@ -61,17 +61,29 @@ def paired_difference(
     return mean(differences, weights), *mean_interval(differences, weights, seed)
 
 
+def corpus_interval(
+    counts: Sequence[Sequence[int]], score: Callable[[Sequence[float]], float], seed: int = 42
+) -> tuple[float, float]:
+    """The 95 % interval of a score of sums of counts over rows, such as a corpus BLEU, by the same bootstrap.
+
+    Args:
+        counts: (rows, counts), those of each row; there must be one row.
+        score: of their sums.
+    """
+    return percentile_ends([score(sums) for [sums] in resampled_sums([counts], seed)])
+
+
 def paired_corpus_difference(
     before: Sequence[Sequence[int]],
     after: Sequence[Sequence[int]],
     score: Callable[[Sequence[float]], float],
     seed: int = 42,
 ) -> tuple[float, float, float, float, float]:
-    """Scores of sums of counts over rows, such as a corpus BLEU, before and after, and their paired difference.
+    """Scores of sums of counts over rows before and after, and their paired difference.
 
     Args:
-        before, after: (rows, counts), counts of each row; those of a corpus are their sums.
-        score: of such sums.
+        before, after: (rows, counts), as for `corpus_interval`.
+        score: of their sums.
 
     Returns:
         (score before, score after, difference, and the ends of its 95 % interval), as `paired_difference`.
@@ -80,17 +92,25 @@ def paired_corpus_difference(
         ValueError: the two do not hold the same number of rows.
     """
     check_paired(before, after)
-    both = [numpy.asarray(counts, dtype=float) for counts in (before, after)]
-    first, second = (score(counts.sum(axis=0).tolist()) for counts in both)
+    first, second = (score(numpy.asarray(counts, dtype=float).sum(axis=0).tolist()) for counts in (before, after))
+    found = [score(b) - score(a) for a, b in resampled_sums([before, after], seed)]
+    return first, second, second - first, *percentile_ends(found)
+
+
+def resampled_sums(tables: Sequence[Sequence[Sequence[int]]], seed: int) -> Iterator[tuple[list[float], ...]]:
+    """The sums of each table of counts, (rows, counts), over each of 10,000 seeded draws of the same rows."""
     generator = numpy.random.default_rng(seed)
-    rows, found = len(before), []
+    arrays = [numpy.asarray(counts, dtype=float) for counts in tables]
+    rows = len(arrays[0])
     for start in range(0, RESAMPLES, size := max(BATCH_NUMBERS // rows, 1)):
         drawn = generator.multinomial(rows, numpy.full(rows, 1 / rows), size=min(size, RESAMPLES - start))
-        sums = [(drawn @ counts).tolist() for counts in both]  # (resamples, counts)
-        found += [score(b) - score(a) for a, b in zip(*sums, strict=True)]
+        yield from zip(*((drawn @ counts).tolist() for counts in arrays), strict=True)
+
+
+def percentile_ends(found: Sequence[float]) -> tuple[float, float]:
     tail = 50 * (1 - CONFIDENCE)
     low, high = numpy.percentile(found, [tail, 100 - tail])
-    return first, second, second - first, float(low), float(high)
+    return float(low), float(high)
 
 
 def check_paired(before: Sequence, after: Sequence) -> None:

@@ -3,9 +3,9 @@
     python -m scripts.benchmark_mmlu data/mmlu/five_shot_mmlu_val.json --model DIR
     python -m scripts.benchmark_mmlu data/mmlu/five_shot_mmlu_val.json --tokenizer DIR --every 10
 
-Without --model a random Llama in fp32 is scored, with the tokenizer that is given. The ways take turns, one group of
-prompts after the other. Seconds are this machine's; the ratios are what to read. Shared prefixes include the check that
-comes before them, and their cache is kept from group to group, as in a run; loading and tokenizing count nowhere.
+Without --model a random Llama in fp32 is scored, with the tokenizer that is given. The ways take turns of seconds.
+Seconds are this machine's; the ratios are what to read. Shared prefixes include the check that comes before them, and
+their cache is kept from group to group, as in a run; loading and tokenizing count nowhere.
 """
 
 import argparse
@@ -13,8 +13,9 @@ import resource
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import date
+from functools import partial
 from typing import Any
 
 from scripts.benchmark import hardware, now, random_llama
@@ -42,31 +43,25 @@ def choose(rows: list[dict], subjects: int | None) -> list[dict]:
     return [row for row in rows if row["subject"] in kept]
 
 
-def ways(cache: Any, columns: list[int]) -> dict[str, Callable[[list], Any]]:
-    """Name → a function of prompts that begin alike, which gives their logits, (prompts, letters)."""
+def ways_alone(model: Any, columns: list[int]) -> dict[str, Callable[[Any], Any]]:
+    """Name → a function of one prompt, which gives its logits, (letters,)."""
     import torch
 
-    from eval.prefix import each_alone, packed_tokens, shared_logits
+    from eval.prefix import run
 
-    model = cache.model
-
-    def whole(prompts: list) -> Any:
-        ids = (torch.tensor([prompt.ids], device=model.device) for prompt in prompts)
-        return torch.cat([model(input_ids=one).logits[:, -1, columns].float().cpu() for one in ids])
-
-    def in_order(found: Iterator) -> Any:
-        by_index = {index: row for some, logits in found for index, row in zip(some, logits[:, columns], strict=True)}
-        return torch.stack([by_index[index] for index in sorted(by_index)]).float().cpu()
+    def whole(prompt: Any) -> Any:
+        return model(input_ids=torch.tensor([prompt.ids], device=model.device)).logits[0, -1, columns]
 
     return {
         WHOLE: whole,
-        "the same, head at the answer alone": lambda prompts: in_order(each_alone(model, prompts)),
-        SHARED: lambda prompts: in_order(shared_logits(cache, prompts, packed_tokens(model))),
+        "the same, head at the answer alone": lambda prompt: run(model, prompt.ids, [len(prompt.ids) - 1])[0, columns],
     }
 
 
 def take_turns(model: Any, prompts: list, columns: list[int], every: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """Run every way on a group of prompts before the next, so that what else the machine does meets all of them alike.
+    """Run some prompts over a shared prefix, then a sample of these by themselves, and so on.
+
+    Turns last seconds, so that what else the machine does meets all ways alike.
 
     Returns:
         Seconds of each way for all prompts, and its logits, (prompts, letters), NaN where it was not run.
@@ -74,21 +69,34 @@ def take_turns(model: Any, prompts: list, columns: list[int], every: int) -> tup
     import torch
     from tqdm import tqdm
 
-    from eval.prefix import PrefixCache, cannot_share, group
+    from eval.prefix import PACKED_TOKENS, PrefixCache, cannot_share, group, shared_logits
 
-    cache = PrefixCache(model)
-    began = now()
-    if why_not := cannot_share(cache, prompts):
+    cache, alone = PrefixCache(model), ways_alone(model, columns)
+    seconds = Counter()
+    logits = {name: torch.full((len(prompts), len(columns)), torch.nan) for name in (*alone, SHARED)}
+
+    def timed(name: str, way: Callable[[], Any], scale: float = 1.0) -> Any:
+        began = now()
+        found = way()
+        seconds[name] += (now() - began) * scale
+        return found
+
+    if why_not := timed(SHARED, partial(cannot_share, cache, prompts)):
         raise SystemExit(f"benchmark_mmlu: prompts cannot share a prefix with this model: {why_not}")
-    seconds = Counter({SHARED: now() - began})
-    logits = {name: torch.full((len(prompts), len(columns)), torch.nan) for name in ways(cache, columns)}
-    for members in tqdm(group(prompts, cache.ids), unit="group", leave=False):
-        for name, way in ways(cache, columns).items():
-            some = members if name == SHARED else members[::every]
-            began = now()
-            logits[name][some] = way([prompts[index] for index in some])
+    with tqdm(total=len(prompts), unit="question", leave=False) as bar:
+        for members in group(prompts, cache.ids):
+            sample = set(members[::every])
             # A sample takes as much longer for all as all have more tokens.
-            seconds[name] += (now() - began) * tokens(prompts, members) / tokens(prompts, some)
+            scale = tokens(prompts, members) / tokens(prompts, sample)
+            shared = shared_logits(cache, [prompts[index] for index in members], PACKED_TOKENS)
+            while (turn := timed(SHARED, partial(next, shared, None))) is not None:
+                indices = [members[place] for place in turn[0]]
+                logits[SHARED][indices] = turn[1][:, columns].float().cpu()
+                for name, way in alone.items():
+                    for index in sample.intersection(indices):
+                        found = timed(name, partial(way, prompts[index]), scale)
+                        logits[name][index] = found.float().cpu()
+                bar.update(len(indices))
     return seconds, logits
 
 

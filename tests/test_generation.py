@@ -180,6 +180,9 @@ def test_several_files_and_groups(answers, tmp_path, capsys):
     assert metrics[answers]["by"]["currency"]["predict_stopped"] == 1
     assert metrics[answers]["all"]["predict_exact_match"] == pytest.approx(2 / 3)
     assert metrics[answers]["all"]["predict_exact_match_interval"] == [0, 1]
+    low, high = metrics[answers]["all"]["predict_chrf_interval"]
+    assert low < metrics[answers]["all"]["predict_chrf"] < high == 1
+    assert len(metrics[answers]["by"]["capital"]["predict_bleu_interval"]) == 2
     assert metrics[other]["by"].keys() == {"city", "null"}
     assert metrics[other]["by"]["null"]["predict_references"] == 0
     assert "predict_exact_match" not in metrics[other]["by"]["null"]

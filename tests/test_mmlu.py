@@ -170,6 +170,16 @@ def test_during_a_run_and_alone(questions, make_base, command, tmp_path):
         assert ("eval_loss" in again) == bool(more)
 
 
+def test_questions_alone_need_no_rows(questions, make_base, tmp_path, capsys):
+    """Nothing is said of rows and training; a model with fewer positions than rows have tokens by default will do."""
+    argv = ["--model_name_or_path", str(make_base("gpt2")), "--bits", "16", "--output_dir", str(tmp_path / "out")]
+    argv += ["--do_train", "False", "--do_mmlu_eval", "--mmlu_dataset", str(questions)]
+    assert qlora.main(argv) == 0
+    printed = capsys.readouterr().out
+    assert not any(said in printed for said in ("data:", "data report", "_max_len", "optimizer"))
+    assert "MMLU: " in printed
+
+
 def test_scoring_changes_nothing_that_is_trained(questions, make_base, command, tmp_path, adapter_of):
     flags = ["--eval_strategy", "steps", "--eval_steps", "1", "--lora_dropout", "0.1"]
     mmlu_flags = ["--do_mmlu_eval", "--mmlu_dataset", str(questions)]

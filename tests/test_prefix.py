@@ -62,6 +62,7 @@ def alone(model, prompts):
         ("llama", {"attn_implementation": "eager"}),
         ("qwen3", {"num_key_value_heads": 2}),
         ("gpt2", {}),
+        ("falcon", {}),  # whose attention is its own
         ("gpt_neox", {}),
         ("opt", {"ffn_dim": 128, "word_embed_proj_dim": 64}),
         ("mistral", {"sliding_window": 32, "num_key_value_heads": 2}),

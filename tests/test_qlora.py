@@ -39,6 +39,19 @@ def test_a_whole_run_leaves_what_it_says(make_base, command, tmp_path, capsys):
     assert (out / "adapter_model.safetensors").stat().st_mode & 0o777 == (out / "tokenizer.json").stat().st_mode & 0o777
 
 
+def test_a_later_command_brings_the_numbers_of_the_card_up_to_date(make_base, command, tmp_path):
+    """What it says of the training stays, and so does what was written into it by hand."""
+    card = tmp_path / "out" / "README.md"
+    assert qlora.main(command(make_base())) == 0
+    made = card.read_text()
+    card.write_text(f"{made}\nNot for production.\n")
+    assert qlora.main(command(make_base(), "--do_train", "False", "--do_predict")) == 0
+    now = card.read_text()
+    assert "| predict_samples | 4 |" in now and "predict_samples" not in made
+    assert "--do_predict" not in now and now.endswith("|\n\nNot for production.\n")
+    assert set(made.splitlines()) < set(now.splitlines())
+
+
 def test_adapter_loads_with_plain_peft(make_base, make_args, command, tmp_path):
     """`PeftModel.from_pretrained(base, output_dir)` gives the logits that the tool itself evaluates with."""
     from peft import PeftModel

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from training.report import next_command, save_metrics
+from training.report import next_command, refresh_model_card, save_metrics
 
 
 @pytest.fixture
@@ -48,6 +48,14 @@ def test_the_loss_before_training_goes_with_its_rows(save):
 def test_predictions_of_other_rows_replace_those_of_earlier_ones(save):
     save("predict", {"predict_exact_match": 1.0, "base_predict_exact_match": 0.0, "predict_references": 3})
     assert save("predict", {"predict_references": 0}) == {"predict_references": 0}
+
+
+@pytest.mark.parametrize("page", ["# Mine\n", "## How good it is\nVery.\n"])
+def test_a_page_without_our_table_is_left_as_it_is(save, tmp_path, page):
+    save("eval", {"eval_loss": 1.0})
+    (tmp_path / "README.md").write_text(page)
+    refresh_model_card(str(tmp_path))
+    assert (tmp_path / "README.md").read_text() == page
 
 
 def test_the_next_command_says_nothing_twice():

@@ -3,7 +3,7 @@
 import numpy
 import pytest
 
-from eval.statistics import macro_interval, mean, mean_interval, paired_difference
+from eval.statistics import corpus_interval, macro_interval, mean, mean_interval, paired_difference
 
 
 def test_a_mean_and_its_interval():
@@ -26,6 +26,15 @@ def test_weights_count_a_row_that_often():
 @pytest.mark.parametrize("rows", [[0.5], [1, 1, 1]])
 def test_rows_that_are_all_alike_have_no_spread(rows):
     assert mean_interval(rows) == (rows[0], rows[0])
+
+
+def test_the_interval_of_a_score_of_sums():
+    """Hits over tries, of rows that have as many tries each, are a mean; of one row there is no spread."""
+    hits = numpy.random.default_rng(0).integers(0, 5, 300)
+    low, high = corpus_interval([[hit, 4] for hit in hits], lambda sums: sums[0] / sums[1])
+    assert (low, high) == pytest.approx(mean_interval(hits / 4), abs=0.004)
+    assert low < hits.mean() / 4 < high
+    assert corpus_interval([[3, 4]], lambda sums: sums[0] / sums[1]) == (0.75, 0.75)
 
 
 def test_a_paired_difference_is_surer_than_two_means():

@@ -128,7 +128,8 @@ def check_context(args: Any, config: Any) -> None:
     args.context = context = getattr(text, "max_position_embeddings", None)
     answer = max(args.target_max_len, getattr(args, "max_new_tokens", 0) if args.do_predict else 0)
     longest = args.source_max_len + answer
-    if context is None or longest <= context:
+    reads_rows = args.do_train or args.do_eval or args.do_predict
+    if not reads_rows or context is None or longest <= context:
         return
     flags = f"--source_max_len {args.source_max_len} and answers of up to {answer} tokens"
     if text.model_type in LEARNED_POSITIONS:

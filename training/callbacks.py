@@ -15,7 +15,19 @@ from training.report import is_detail
 
 
 class LogLineCallback(ProgressCallback):
-    """The library's progress bars, with one short line for each log entry."""
+    """The library's progress bars, with one short line for each log entry.
+
+    Attributes:
+        label: stands before the bar of an evaluation or prediction.
+    """
+
+    label = ""
+
+    def on_prediction_step(self, *args: Any, **kwargs: Any):
+        begins = self.prediction_bar is None
+        super().on_prediction_step(*args, **kwargs)
+        if begins and self.prediction_bar is not None:
+            self.prediction_bar.set_description(self.label)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any):
         if not state.is_world_process_zero or self.training_bar is None or not logs:

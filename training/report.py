@@ -1,5 +1,6 @@
 """What a run leaves for people to read: metrics.json, the model card, and the summary at the end."""
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -9,6 +10,8 @@ from training.files import read_json, write_json
 
 METRICS = "metrics.json"
 KINDS = ("eval_", "predict_", "mmlu_eval_", "mmlu_test_")  # what the names of metrics start with
+MODEL_CARD = "README.md"
+CARD_METRICS = "## How good it is\n| metric | value |\n|---|---|\n"
 COMPARISON = "comparison.json"
 BASE_PREDICTIONS = "predictions_base.jsonl"
 
@@ -70,9 +73,6 @@ def write_model_card(args: Any, command: list[str]) -> None:
 
     It replaces the template that PEFT leaves there.
     """
-    metrics = read_metrics(args.output_dir)
-    shown = {name: value for name, value in sorted(metrics.items()) if not is_detail(name)}
-    rows = "\n".join(f"| {name} | {format_value(value)} |" for name, value in shown.items())
     kind = "Full fine-tune" if args.full_finetune else f"LoRA adapter (r = {args.lora_r}, alpha = {args.lora_alpha:g})"
     library = "transformers" if args.full_finetune else "peft"
     text = f"""---
@@ -95,12 +95,28 @@ python qlora.py {public_command(command)}
 {loading_code(args)}
 ```
 
-## How good it is
-| metric | value |
-|---|---|
-{rows}
-"""
-    (Path(args.output_dir) / "README.md").write_text(text, encoding="utf-8")
+{CARD_METRICS}{metrics_rows(args.output_dir)}"""
+    (Path(args.output_dir) / MODEL_CARD).write_text(text, encoding="utf-8")
+
+
+def refresh_model_card(output_dir: str) -> None:
+    """Bring the table of metrics up to date; whatever else stands in the card stays, and one without a table as it is.
+
+    For commands that measure a model which an earlier one has trained.
+    """
+    card = Path(output_dir) / MODEL_CARD
+    if not card.is_file():
+        return
+    before, heading, after = card.read_text(encoding="utf-8").partition(CARD_METRICS)
+    if heading:
+        below = itertools.dropwhile(lambda line: line.startswith("|"), after.splitlines(keepends=True))
+        card.write_text(f"{before}{heading}{metrics_rows(output_dir)}{''.join(below)}", encoding="utf-8")
+
+
+def metrics_rows(output_dir: str) -> str:
+    """metrics.json as rows of a Markdown table."""
+    shown = {name: value for name, value in sorted(read_metrics(output_dir).items()) if not is_detail(name)}
+    return "".join(f"| {name} | {format_value(value)} |\n" for name, value in shown.items())
 
 
 def is_detail(name: str) -> bool:

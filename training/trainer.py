@@ -74,7 +74,7 @@ class TrainingArguments(QLoRAArguments, Seq2SeqTrainingArguments):
         """Give each setting that needs CUDA its nearest equivalent, and say so in one line each."""
         optim = str(getattr(self.optim, "value", self.optim))
         self.optim = PLAIN_TWINS.get(optim, optim)
-        changed = f"; optimizer {optim} → {self.optim}" if self.optim != optim else ""
+        changed = f"; optimizer {optim} → {self.optim}" if self.optim != optim and self.do_train else ""
         if self.tf32:
             print("note: --tf32 has no effect without an NVIDIA GPU.")
             self.tf32 = None
@@ -127,8 +127,9 @@ class QLoRATrainer(Seq2SeqTrainer):
             and not self.args.use_liger_kernel
         )
         self.pop_callback(ProgressCallback)
+        self.bars = LogLineCallback()
         if not self.args.disable_tqdm:
-            self.add_callback(LogLineCallback)
+            self.add_callback(self.bars)
 
     # ---- loss ----
 
@@ -228,7 +229,7 @@ class QLoRATrainer(Seq2SeqTrainer):
     def evaluation_loop(self, dataloader: Any, description: str, *args: Any, **kwargs: Any) -> Any:
         """The library's loop, with the loss weighted by supervised tokens whatever the batch size and world size."""
         kwargs["prediction_loss_only"] = False
-        prefix = kwargs.get("metric_key_prefix", "eval")
+        self.bars.label = prefix = kwargs.get("metric_key_prefix", "eval")
         output = super().evaluation_loop(dataloader, description, *args, **kwargs)
         # Processes repeat rows to fill their last batch; the surplus comes at the end.
         parts = output.predictions if isinstance(output.predictions, tuple) else (output.predictions,)
