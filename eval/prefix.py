@@ -53,7 +53,7 @@ class PrefixCache:
         """The logits behind each of `rests`, all of which go on from the prefix; (rests, vocabulary)."""
         tree = pack(rests)
         inputs = packed_inputs(self.model.config.get_text_config(), len(self.ids), tree)
-        with split_attention(self.model):
+        with split_attention():
             logits = run(self.model, tree.ids, tree.ends, past_key_values=self.cache, **inputs)
         self.cut(len(tree.ids))
         return logits
@@ -138,7 +138,7 @@ def shared_length(rows: Sequence[list[int]]) -> int:
     return min(common_length(rows), min(map(len, rows)) - 1)
 
 
-def group(prompts: Sequence[Prompt], held: Sequence[int] = ()) -> list[list[int]]:
+def group(prompts: Sequence[Prompt], held: list[int] | None = None) -> list[list[int]]:
     """Indices of prompts by the examples that they begin with.
 
     First come those that begin most like `held`, the tokens that a cache holds; of those that begin alike, the longest.
@@ -147,7 +147,7 @@ def group(prompts: Sequence[Prompt], held: Sequence[int] = ()) -> list[list[int]
     for index, prompt in enumerate(prompts):
         groups.setdefault(prompt.examples, []).append(index)
     in_order = [groups[examples] for examples in sorted(groups, reverse=True)]
-    return sorted(in_order, key=lambda members: -common_length([list(held), prompts[members[0]].ids]))
+    return sorted(in_order, key=lambda members: -common_length([held or [], prompts[members[0]].ids]))
 
 
 def chunks(rests: Sequence[list[int]], max_tokens: int) -> Iterator[list[int]]:

@@ -1,9 +1,9 @@
 """Attention of prompts that are packed behind a prefix, on a CPU: to the prefix and to their own tokens, apart.
 
-    with split_attention(model):
+    with split_attention():
         logits = model(input_ids, attention_mask=mask, position_ids=positions, past_key_values=cache).logits
 
-All tokens see the whole prefix, and a prompt sees none of another. What a mask would hide is not computed, and the two
+Where all tokens see the whole prefix, and a prompt none of another, what a mask would hide is not computed, and the two
 parts are put together by the sums of their softmaxes.
 
 Source: https://arxiv.org/abs/2402.05099, section 3.1
@@ -22,15 +22,13 @@ FLASH = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", N
 
 
 @contextlib.contextmanager
-def split_attention(model: Any) -> Iterator[None]:
-    """Let a model on a CPU attend with `attend_behind_prefix`, where it would with transformers' "sdpa"."""
-    before = ALL_ATTENTION_FUNCTIONS["sdpa"]
-    if FLASH is not None and model.device.type == "cpu":
-        ALL_ATTENTION_FUNCTIONS["sdpa"] = attend_behind_prefix
+def split_attention() -> Iterator[None]:
+    """Let models attend with `attend_behind_prefix`, where they would with transformers' "sdpa"."""
+    ALL_ATTENTION_FUNCTIONS["sdpa"] = attend_behind_prefix  # over the one that is registered
     try:
         yield
     finally:
-        ALL_ATTENTION_FUNCTIONS["sdpa"] = before
+        del ALL_ATTENTION_FUNCTIONS["sdpa"]
 
 
 def attend_behind_prefix(
@@ -54,9 +52,8 @@ def attend_behind_prefix(
         (1, new, heads, size), None
     """
     shared = key.shape[2] - query.shape[2]
-    same = query.dtype == key.dtype == value.dtype and query.shape[-1] == value.shape[-1]
-    plain = not dropout and more.get("position_bias") is None and not torch.is_autocast_enabled("cpu")
-    if not (same and plain and shared and behind_prefix(attention_mask, query, key)):
+    plain = not dropout and more.get("position_bias") is None and more.get("softcap") is None
+    if not (plain and shared > 0 and fits_kernel(query, key, value) and behind_prefix(attention_mask, query, key)):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
         )
@@ -71,6 +68,16 @@ def attend_behind_prefix(
     return torch.lerp(to_own, to_prefix, share).transpose(1, 2).contiguous(), None
 
 
+def fits_kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether the kernel, which checks nothing, is right for these, and autocast would change nothing."""
+    states = (query, key, value)
+    on_cpu = FLASH is not None and query.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    dense = all(state.stride(-1) == 1 for state in states)
+    return (
+        on_cpu and dense and len({state.dtype for state in states}) == len({state.shape[-1] for state in states}) == 1
+    )
+
+
 def behind_prefix(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> bool:
     """Whether it is a mask for one row, the same for all heads, that hides nothing of the prefix."""
     shape = (1, 1, query.shape[2], key.shape[2])
@@ -78,6 +85,6 @@ def behind_prefix(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Ten
 
 
 def blocks(seen: torch.Tensor) -> list[tuple[int, int]]:
-    """Where the trees of a forest, (new, new), begin and end: a root sees itself alone."""
+    """Where the trees of a forest, (new, new), begin and end, one after the other: a root sees itself alone."""
     starts = (seen.sum(dim=1) == 1).nonzero().flatten().tolist()
     return list(zip(starts, [*starts[1:], len(seen)], strict=True))

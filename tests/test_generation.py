@@ -154,8 +154,8 @@ def test_report_of_one_file(answers, capsys):
     right = text_metrics([row["prediction"] for row in ROWS], [row.get("output") for row in ROWS])
     assert printed["answers"] == ["4"] and printed["with a reference"] == ["3"]
     assert printed["exact match"] == ["66.7", "[0.0, 100.0]"]
-    assert printed["BLEU"] == [f"{100 * right['predict_bleu']:.1f}"]
-    assert printed["chrF"] == [f"{100 * right['predict_chrf']:.1f}"]
+    assert printed["BLEU"] == [f"{100 * right['predict_bleu']:.1f}", "[20.4, 100.0]"]
+    assert printed["chrF"][0] == f"{100 * right['predict_chrf']:.1f}"
     assert printed["distinct-1"] == [f"{100 * right['predict_distinct_1']:.1f}"]
     assert printed["stopped"][0] == "75.0"
     assert printed["new tokens"][0] == "4.0"
@@ -207,7 +207,7 @@ def test_predictions_of_another_tool(shared_data, capsys):
     right = sum(row["response"].strip() == row["target"].strip() for row in rows)
     assert printed["answers"] == ["252"]
     assert printed["exact match"][0] == f"{100 * right / 252:.1f}" == "6.0"
-    assert (printed["BLEU"], printed["chrF"]) == (["7.1"], ["18.6"])
+    assert (printed["BLEU"][0], printed["chrF"][0]) == ("7.1", "18.6")
     assert printed["ROUGE-L"][0] == "27.6"
 
 

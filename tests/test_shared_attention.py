@@ -1,7 +1,5 @@
 """Attention of packed prompts, in two parts, is that under their mask."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
@@ -90,12 +88,39 @@ def narrow_values(inputs):
     inputs[2] = inputs[2][..., :8]
 
 
-@pytest.mark.parametrize("change", [window, float_mask, no_mask, no_prefix, narrow_values])
+def mask_for_each_head(inputs):
+    inputs[3] = inputs[3].repeat(1, HEADS, 1, 1)
+
+
+def sparse_keys(inputs):
+    inputs[1] = inputs[1].transpose(2, 3).contiguous().transpose(2, 3)
+
+
+OTHER_KINDS = [window, float_mask, no_mask, no_prefix, narrow_values, mask_for_each_head, sparse_keys]
+
+
+@pytest.mark.parametrize("change", OTHER_KINDS)
 def test_what_is_of_another_kind_goes_the_usual_way(inputs, calls, change):
     change(inputs)
     found, _ = attend_behind_prefix(Attention(), *inputs)
     assert len(calls) == 1
     torch.testing.assert_close(found, sdpa_attention_forward(Attention(), *inputs)[0])
+
+
+@pytest.mark.parametrize("more", [{"dropout": 0.1}, {"softcap": 30.0}])
+def test_what_the_kernel_does_not_do_is_left_to_the_usual_way(inputs, monkeypatch, more):
+    asked = []
+    monkeypatch.setattr(shared_attention, "sdpa_attention_forward", lambda *args, **found: asked.append(found))
+    attend_behind_prefix(Attention(), *inputs, **more)
+    [found] = asked
+    assert found.items() >= more.items()
+
+
+def test_states_of_two_precisions_go_the_usual_way(inputs, monkeypatch):
+    asked = []
+    monkeypatch.setattr(shared_attention, "sdpa_attention_forward", lambda *args, **found: asked.append(found))
+    attend_behind_prefix(Attention(), inputs[0].bfloat16(), *inputs[1:])
+    assert asked
 
 
 def test_a_bias_by_position_goes_the_usual_way(inputs, calls):
@@ -128,12 +153,12 @@ def test_packed_passes_alone_go_this_way(calls, monkeypatch, autocast):
     torch.testing.assert_close(found, alone, rtol=0, atol=0.02 if autocast else 1e-5)
 
 
-@pytest.mark.parametrize("device, replaced", [("cpu", True), ("cuda", False)])
-def test_attention_is_as_before_after_a_failure(device, replaced):
-    with pytest.raises(torch.OutOfMemoryError), split_attention(SimpleNamespace(device=torch.device(device))):
-        assert (ALL_ATTENTION_FUNCTIONS["sdpa"] is attend_behind_prefix) == replaced
+def test_attention_is_as_before_after_a_failure():
+    with pytest.raises(torch.OutOfMemoryError), split_attention():
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is attend_behind_prefix
         raise torch.OutOfMemoryError
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is sdpa_attention_forward
+    assert "sdpa" not in ALL_ATTENTION_FUNCTIONS._local_mapping  # which would hide what is registered later
 
 
 def test_a_torch_without_the_kernel_takes_the_mask(monkeypatch):
