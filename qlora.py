@@ -284,7 +284,7 @@ def finish(trainer: Any, args: Any, argv: list[str], tuned: bool) -> None:
     if trainer.is_world_process_zero():
         if args.do_train:
             write_model_card(args, argv)
-        else:
+        elif tuned and args.resume_from_checkpoint is None:  # which may name other weights than the card is of
             refresh_model_card(args.output_dir)
         print_summary(args, read_metrics(args.output_dir), tuned, argv)
     trainer.end()

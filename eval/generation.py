@@ -195,7 +195,9 @@ def _optional(row: dict[str, Any], name: str, needed: type) -> Any:
 
 def score_file(path: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return the metrics of all rows of a file (`all`) and, with --by FIELD, of each group (`by`)."""
-    from eval.text_metrics import compare_all
+    from tqdm import tqdm
+
+    from eval.text_metrics import PROGRESS_DELAY, compare_all
 
     answers = read_answers(path, options)
     compared = compare_all([answer.prediction for answer in answers], [answer.reference for answer in answers])
@@ -205,11 +207,13 @@ def score_file(path: str, options: argparse.Namespace) -> dict[str, Any]:
         groups: dict[str, list] = {}
         for pair in pairs:
             groups.setdefault(pair[0].group, []).append(pair)
-        scores["by"] = {name: score_answers(groups[name]) for name in sorted(groups)}
+        with_intervals = options.output is not None  # the only place where those of groups are shown
+        bar = tqdm(sorted(groups), desc="scoring groups", delay=PROGRESS_DELAY, leave=False)
+        scores["by"] = {name: score_answers(groups[name], with_intervals) for name in bar}
     return scores
 
 
-def score_answers(pairs: list[tuple[Answer, Any]]) -> dict[str, Any]:
+def score_answers(pairs: list[tuple[Answer, Any]], with_intervals: bool = True) -> dict[str, Any]:
     """Return the metrics of answers and their comparisons, the number of rows, and intervals but of distinct-n."""
     from tqdm import tqdm
 
@@ -225,6 +229,9 @@ def score_answers(pairs: list[tuple[Answer, Any]]) -> dict[str, Any]:
         "stopped": None if None in stopped else stopped,
     }
     metrics = corpus_metrics([answer.prediction for answer in answers], compared, prefix=PREFIX, **known)
+    metrics = {f"{PREFIX}_samples": len(answers), **metrics}
+    if not with_intervals:
+        return metrics
     rows = [row for row in compared if row is not None]
     columns = {name: [row.means[name] for row in rows] for name in (rows[0].means if rows else ())}
     columns |= {name: known[key] for name, key in (("stopped", "stopped"), ("new_tokens", "tokens")) if known[key]}
@@ -234,7 +241,7 @@ def score_answers(pairs: list[tuple[Answer, Any]]) -> dict[str, Any]:
         wanted["chrf"] = partial(corpus_interval, [row.chrf for row in rows], chrf_score)
     bar = tqdm(wanted.items(), desc="resampling for intervals", delay=PROGRESS_DELAY, leave=False)
     intervals = {f"{PREFIX}_{name}_interval": interval() for name, interval in bar}
-    return {f"{PREFIX}_samples": len(answers), **metrics, **intervals}
+    return {**metrics, **intervals}
 
 
 # Printing

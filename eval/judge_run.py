@@ -116,7 +116,7 @@ def follow(events: queue.SimpleQueue, working: int, stop: threading.Event, bar: 
                 outcome.refused.append((comparison, error))
                 refused_questions.add(comparison.question.key)
                 if not bar.n and len(refused_questions) >= refused_at_first:
-                    ended = f"the first {len(refused_questions)} questions were all refused; no others were asked"
+                    ended = f"{len(refused_questions)} questions were refused before any was judged: no more are asked"
                     outcome.error = outcome.error or PromptRefusedError(f"{error}\n{ended}")
             case (_, error):
                 outcome.error = outcome.error or error

@@ -73,9 +73,8 @@ def fits_kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> 
     states = (query, key, value)
     on_cpu = FLASH is not None and query.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     dense = all(state.stride(-1) == 1 for state in states)
-    return (
-        on_cpu and dense and len({state.dtype for state in states}) == len({state.shape[-1] for state in states}) == 1
-    )
+    alike = len({(state.dtype, state.shape[-1]) for state in states}) == 1
+    return on_cpu and dense and alike
 
 
 def behind_prefix(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> bool:

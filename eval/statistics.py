@@ -70,6 +70,9 @@ def corpus_interval(
         counts: (rows, counts), those of each row; there must be one row.
         score: of their sums.
     """
+    if all(row == counts[0] for row in counts):  # which is the same score whatever is drawn
+        only = score([len(counts) * count for count in counts[0]])
+        return only, only
     return percentile_ends([score(sums) for [sums] in resampled_sums([counts], seed)])
 
 

@@ -113,7 +113,7 @@ def test_flags_that_no_request_passes_with_end_the_run(
     said = capsys.readouterr().err
     assert f"eval.judge: error: {server.url} refuses the request: HTTP 422: no such thing\n" in said
     assert requests <= len(server.bodies) <= requests + 1 and not read(tmp_path / "ratings")
-    assert ("the first 2 questions were all refused; no others were asked\n" in said) == (questions == 2)
+    assert ("2 questions were refused before any was judged: no more are asked\n" in said) == (questions == 2)
 
 
 @pytest.mark.parametrize("status", [400, 413])

@@ -39,6 +39,14 @@ def test_a_whole_run_leaves_what_it_says(make_base, command, tmp_path, capsys):
     assert (out / "adapter_model.safetensors").stat().st_mode & 0o777 == (out / "tokenizer.json").stat().st_mode & 0o777
 
 
+def test_bars_say_what_is_measured(make_base, command, capsys):
+    argv = command(make_base(), "--do_eval", "--do_predict", "--compare_base")
+    argv[argv.index("--disable_tqdm") + 1] = "False"
+    assert qlora.main(argv) == 0
+    shown = capsys.readouterr().err
+    assert all(f"{kind}: " in shown for kind in ("base_eval", "base_predict", "\reval", "\rpredict"))
+
+
 def test_a_later_command_brings_the_numbers_of_the_card_up_to_date(make_base, command, tmp_path):
     """What it says of the training stays, and so does what was written into it by hand."""
     card = tmp_path / "out" / "README.md"
@@ -50,6 +58,9 @@ def test_a_later_command_brings_the_numbers_of_the_card_up_to_date(make_base, co
     assert "| predict_samples | 4 |" in now and "predict_samples" not in made
     assert "--do_predict" not in now and now.endswith("|\n\nNot for production.\n")
     assert set(made.splitlines()) < set(now.splitlines())
+    other = command(make_base(), "--do_train", "False", "--do_eval", "--resume_from_checkpoint")
+    assert qlora.main([*other, str(tmp_path / "out" / "checkpoint-3")]) == 0
+    assert card.read_text() == now  # which is of the weights beside it
 
 
 def test_adapter_loads_with_plain_peft(make_base, make_args, command, tmp_path):

@@ -50,12 +50,26 @@ def test_predictions_of_other_rows_replace_those_of_earlier_ones(save):
     assert save("predict", {"predict_references": 0}) == {"predict_references": 0}
 
 
+TABLE = b"# Mine, \xe9dit\xe9e\r\n## How good it is\n| metric | value |\n|---|---|\n"
+
+
+def test_the_rows_of_the_card_are_replaced_and_nothing_else(save, tmp_path, capsys):
+    """Whatever its encoding and line ends are."""
+    card, below = tmp_path / "README.md", b"\r\nNot for production.\n| a | b |\n"
+    card.write_bytes(TABLE + b"| eval_loss | 2 |\n| eval_samples | 9 |\n" + below)
+    save("eval", {"eval_loss": 1.5})
+    refresh_model_card(str(tmp_path))
+    assert card.read_bytes() == TABLE + b"| eval_loss | 1.5 |\n" + below
+    assert capsys.readouterr().out == "" and not list(tmp_path.glob("*.partial"))
+
+
 @pytest.mark.parametrize("page", ["# Mine\n", "## How good it is\nVery.\n"])
-def test_a_page_without_our_table_is_left_as_it_is(save, tmp_path, page):
+def test_a_page_without_our_table_is_left_as_it_is(save, tmp_path, page, capsys):
     save("eval", {"eval_loss": 1.0})
     (tmp_path / "README.md").write_text(page)
     refresh_model_card(str(tmp_path))
     assert (tmp_path / "README.md").read_text() == page
+    assert "README.md has no table of metrics as this tool writes it, and stays as it is." in capsys.readouterr().out
 
 
 def test_the_next_command_says_nothing_twice():

@@ -1,17 +1,18 @@
 """What a run leaves for people to read: metrics.json, the model card, and the summary at the end."""
 
-import itertools
 import re
 import shlex
 from pathlib import Path
 from typing import Any
 
+from data.commands import write_whole
 from training.files import read_json, write_json
 
 METRICS = "metrics.json"
 KINDS = ("eval_", "predict_", "mmlu_eval_", "mmlu_test_")  # what the names of metrics start with
 MODEL_CARD = "README.md"
 CARD_METRICS = "## How good it is\n| metric | value |\n|---|---|\n"
+OLD_METRICS = re.compile(re.escape(CARD_METRICS) + r"(\|.*\n)*")
 COMPARISON = "comparison.json"
 BASE_PREDICTIONS = "predictions_base.jsonl"
 
@@ -100,17 +101,20 @@ python qlora.py {public_command(command)}
 
 
 def refresh_model_card(output_dir: str) -> None:
-    """Bring the table of metrics up to date; whatever else stands in the card stays, and one without a table as it is.
+    """Bring the rows of the card's table up to date, for a command that measures what an earlier one has trained.
 
-    For commands that measure a model which an earlier one has trained.
+    Whatever stands around the table stays. A card whose table is not as it was written is left alone, which is said.
     """
     card = Path(output_dir) / MODEL_CARD
     if not card.is_file():
         return
-    before, heading, after = card.read_text(encoding="utf-8").partition(CARD_METRICS)
-    if heading:
-        below = itertools.dropwhile(lambda line: line.startswith("|"), after.splitlines(keepends=True))
-        card.write_text(f"{before}{heading}{metrics_rows(output_dir)}{''.join(below)}", encoding="utf-8")
+    text = card.read_bytes().decode("utf-8", "surrogateescape")  # somebody else may have written a part of it
+    if not OLD_METRICS.search(text):
+        print(f"note: {card} has no table of metrics as this tool writes it, and stays as it is.")
+        return
+    new = OLD_METRICS.sub(lambda _: f"{CARD_METRICS}{metrics_rows(output_dir)}", text, count=1)
+    if new != text:
+        write_whole(card, new.encode("utf-8", "surrogateescape"))
 
 
 def metrics_rows(output_dir: str) -> str:
