@@ -11,11 +11,14 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
+    write_whole(path, f"{json.dumps(value, indent=2)}\n".encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
     """Write a file that is either the old one or the whole new one, whenever the process is killed."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
+    with partial.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)

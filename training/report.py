@@ -5,8 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from data.commands import write_whole
-from training.files import read_json, write_json
+from training.files import read_json, write_json, write_whole
 
 METRICS = "metrics.json"
 KINDS = ("eval_", "predict_", "mmlu_eval_", "mmlu_test_")  # what the names of metrics start with
