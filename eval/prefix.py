@@ -19,10 +19,9 @@ from eval.shared_attention import split_attention
 
 # Largest norm of a difference of logits over the norm of the logits that rounding alone may explain.
 EXACT, ROUNDED, ROUNDED_INT8 = 1e-3, 0.05, 0.15
-# Tokens of several prompts in one pass at most: more of them use the weights better, and where a mask keeps the prompts
-# apart, each costs scores of attention that the mask then hides. Questions of 90 tokens behind 600, 106 M parameters,
-# one core, ms a token: by a mask 2.18 at 450, 2.07 at 990; by `eval.shared_attention` 2.23, 1.67 and, at 1,980, 1.51.
-# What suits a GPU was not measured.
+# Tokens of several prompts in one pass at most. More of them use the weights better; where a mask keeps the prompts
+# apart, more of them also compute scores that the mask then hides. Measured by scripts/benchmark_mmlu.py
+# --packed_tokens.
 PACKED_TOKENS = 1024
 
 

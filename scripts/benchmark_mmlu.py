@@ -58,7 +58,9 @@ def ways_alone(model: Any, columns: list[int]) -> dict[str, Callable[[Any], Any]
     }
 
 
-def take_turns(model: Any, prompts: list, columns: list[int], every: int) -> tuple[dict[str, float], dict[str, Any]]:
+def take_turns(
+    model: Any, prompts: list, columns: list[int], every: int, packed_tokens: int
+) -> tuple[dict[str, float], dict[str, Any]]:
     """Run some prompts over a shared prefix, then a sample of these by themselves, and so on.
 
     Turns last seconds, so that what else the machine does meets all ways alike.
@@ -69,7 +71,7 @@ def take_turns(model: Any, prompts: list, columns: list[int], every: int) -> tup
     import torch
     from tqdm import tqdm
 
-    from eval.prefix import PACKED_TOKENS, PrefixCache, cannot_share, group, shared_logits
+    from eval.prefix import PrefixCache, cannot_share, group, shared_logits
 
     cache, alone = PrefixCache(model), ways_alone(model, columns)
     seconds = Counter()
@@ -88,7 +90,7 @@ def take_turns(model: Any, prompts: list, columns: list[int], every: int) -> tup
             sample = set(members[::every])
             # A sample takes as much longer for all as all have more tokens.
             scale = tokens(prompts, members) / tokens(prompts, sample)
-            shared = shared_logits(cache, [prompts[index] for index in members], PACKED_TOKENS)
+            shared = shared_logits(cache, [prompts[index] for index in members], packed_tokens)
             while (turn := timed(SHARED, partial(next, shared, None))) is not None:
                 indices = [members[place] for place in turn[0]]
                 logits[SHARED][indices] = turn[1][:, columns].float().cpu()
@@ -108,6 +110,7 @@ def measure(options: argparse.Namespace) -> None:
     import torch
 
     from eval.mmlu_prompts import encode_prompts, letter_tokens, load_mmlu
+    from eval.prefix import PACKED_TOKENS
 
     model, tokenizer = load(options)
     rows = choose(load_mmlu(options.file, "eval"), options.subjects)
@@ -119,7 +122,9 @@ def measure(options: argparse.Namespace) -> None:
     print(f"    {hardware()}, {date.today()}; {size:.1f} M parameters, {model.dtype}")
     print(f"    {len(rows):,} questions, prompts of {sum(lengths) / len(rows):,.0f} tokens, {max(lengths):,} at most\n")
     with torch.no_grad():
-        seconds, logits = take_turns(model, prompts, list(letters.ids), options.every)
+        seconds, logits = take_turns(
+            model, prompts, list(letters.ids), options.every, options.packed_tokens or PACKED_TOKENS
+        )
     print("| scored | questions | seconds for all | ratio | largest logit difference | same answers |")
     print("|---|--:|--:|--:|--:|--:|")
     compared = ~logits[WHOLE].isnan().any(dim=1)
@@ -148,6 +153,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--layers", type=int, default=12, help="layers of the random Llama")
     parser.add_argument("--subjects", type=int, help="score this many subjects, all their questions (default: all)")
     parser.add_argument("--every", type=int, default=1, help="run the slow ways on every so-many-th of a group alone")
+    parser.add_argument("--packed_tokens", type=int, help="tokens of several prompts in one pass (default: a run's)")
     parser.add_argument("--max_tokens", type=int, default=2048, help="longest prompt, in tokens")
     options = parser.parse_args(argv)
     if not (options.model or options.tokenizer):

@@ -96,7 +96,7 @@ python qlora.py {public_command(command)}
 ```
 
 {CARD_METRICS}{metrics_rows(args.output_dir)}"""
-    (Path(args.output_dir) / MODEL_CARD).write_text(text, encoding="utf-8")
+    write_whole(Path(args.output_dir) / MODEL_CARD, text.encode())
 
 
 def refresh_model_card(output_dir: str) -> None:
