@@ -84,7 +84,11 @@ def judge(
             note(f"{progress(ratings, comparisons)} {how_to_go_on(argv)}")
         raise outcome.error
     print_summary(args, players, comparisons, ratings, client)
-    return exit_status(outcome, args, argv, len(todo), progress(ratings, comparisons))
+    status = exit_status(outcome, args, argv, len(todo), progress(ratings, comparisons))
+    if not status and ratings.records and all(record["score"] == FAILED for record in ratings.records.values()):
+        note(f"eval.judge: failed: no reply could be read; see what they say in {args.output}")
+        return 1
+    return status
 
 
 def plan_comparisons(questions: list[Question], players: list[Player], args: argparse.Namespace) -> list[Comparison]:
@@ -182,13 +186,22 @@ def print_summary(
         print(f"\n{table(tallies)}\n")
         if warning := position_warning(tallies):
             print(f"{warning}\n")
-    print(f"replies that could not be read: {failed:,}" + (" (--retry_failures asks again)" if failed else ""))
+    print(f"replies that could not be read: {failed:,}{about_failures(failed, ratings)}")
     print(f"requests of this run: {client.requests:,}, {client.retries:,} of them retries")
     if ratings.records:
         print(tokens(ratings.records.values()))
     if len(ratings.records) > failed:
         directory = shlex.quote(args.output.rstrip("/") or "/")
         print(f"next: python -m eval.elo {directory}/*.jsonl --output {directory}/elo")
+
+
+def about_failures(failed: int, ratings: Ratings) -> str:
+    """What to do about replies that could not be read."""
+    if not failed:
+        return ""
+    cut_off = sum(record.get("finish_reason") == "length" for record in ratings.records.values())
+    mend = f"; {cut_off:,} were cut off: a larger --max_tokens with it leaves room to think" if cut_off else ""
+    return f" (--retry_failures asks again{mend})"
 
 
 def exit_status(outcome: Outcome, args: argparse.Namespace, argv: list[str], asked: int, judged: str) -> int:
@@ -266,7 +279,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, help="passed to the endpoint, for servers that sample with one")
     add("--concurrency", type=at_least(1), default=4, help="requests under way at once (default: %(default)s)")
     add("--requests_per_minute", type=at_least(0.01), help="tries included (default: no limit)")
-    add("--timeout", type=at_least(0.01), default=300.0, help="seconds to wait for a reply (default: %(default)s)")
+    add("--timeout", type=at_least(0.01), default=300.0, help="seconds without a byte of it (default: %(default)s)")
     add("--max_retries", type=at_least(0), default=6, help="further tries of a request (default: %(default)s)")
     add("--retry_wait", type=at_least(0.0), default=1.0, help="seconds before the second try (default: %(default)s)")
     add("--retry_failures", action="store_true", help="ask again where the reply could not be read")

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -216,9 +217,14 @@ def api_key(base_url: str) -> str:
     """OPENAI_API_KEY; a local server needs none, but the openai package does not start without one.
 
     Raises:
-        DataError: there is none, and the endpoint is OpenAI's own.
+        DataError: there is none, and the endpoint is OpenAI's own; or it cannot stand in a header, where an error of
+            the HTTP library would show it.
     """
-    key = os.environ.get("OPENAI_API_KEY", "")
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not re.fullmatch("[!-~]*", key):
+        raise DataError(
+            "OPENAI_API_KEY holds a space, a line break or a letter that is not ASCII: no key has any; set it again"
+        )
     if not key and urlsplit(base_url).hostname == urlsplit(OPENAI_URL).hostname:
         raise DataError(
             f"{base_url} needs a key: set OPENAI_API_KEY, or give the endpoint of another server with --base_url, such "

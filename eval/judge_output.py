@@ -27,6 +27,7 @@ from eval.judge_prompts import FAILED, Judgement, read_reply, template
 MANIFEST = "judge.json"
 LOCK = ".lock"
 SCORES = (-1, 1, 2, 3)
+LONGEST_NAME = 240  # bytes; file systems take 255, and a whole file is first written beside its place
 Key = tuple[str, str, str]
 
 
@@ -107,9 +108,9 @@ class Ratings:
 
     def _check_settings(self) -> None:
         path = self.directory / MANIFEST
-        old = _read_manifest(path)
+        found = [file for file in sorted(self.directory.glob("*.jsonl")) if file.stat().st_size]
+        old = _read_manifest(path) if found else None  # what no rating was made from may change
         if old is None:
-            found = sorted(self.directory.glob("*.jsonl"))
             if found:
                 raise DataError(
                     f"--output {self.directory} holds {found[0].name} but no {MANIFEST}, so what it was made from is "
@@ -127,7 +128,9 @@ class Ratings:
         changed = []
         for name in sorted((old.keys() | self.settings.keys()) - {"answers"}):
             before, now = old.get(name), self.settings.get(name)
-            if before != now:
+            # Replies that ended by themselves would be the same with room for more.
+            is_wider = name == "max_tokens" and isinstance(before, int) and before < now
+            if before != now and not is_wider:
                 is_hash = name in ("questions", "prompt_text")
                 changed.append(f"{name} (other text)" if is_hash else f"{name} (was {before!r}, is {now!r})")
         for player, digest in self.settings["answers"].items():
@@ -149,11 +152,14 @@ class Ratings:
         """Take in what earlier runs wrote of these comparisons, and cut off a last line that a kill left unfinished.
 
         Raises:
-            DataError: the directory was made from something else, or a line is not a rating of these comparisons.
+            DataError: the directory was made from something else, a line is not a rating of these comparisons, or two
+                pairs have no files of their own.
         """
-        self._check_settings()
         keys = {comparison.key for comparison in comparisons}
-        for first, second in sorted({key[1:] for key in keys}):
+        pairs = sorted({key[1:] for key in keys})
+        self._check_names(pairs)
+        self._check_settings()
+        for first, second in pairs:
             path = self.path(first, second)
             if path.is_file():
                 for number, line in enumerate(self._whole_lines(path), 1):
@@ -165,6 +171,18 @@ class Ratings:
                             "none of this run's; give another --output"
                         )
                     self.records[key] = record
+
+    def _check_names(self, pairs: list[tuple[str, str]]) -> None:
+        taken: dict[str, str] = {}
+        for first, second in pairs:
+            name, pair = self.path(first, second).name, f"{first} and {second}"
+            if len(name.encode()) > LONGEST_NAME:
+                raise DataError(f"{name} is too long for the name of a file; give shorter names with --names A,B")
+            if name in taken:
+                raise DataError(
+                    f"two pairs would share {name}: {taken[name]}, {pair}; give names without -vs- with --names A,B"
+                )
+            taken[name] = pair
 
     def _whole_lines(self, path: Path) -> list[bytes]:
         content = path.read_bytes()

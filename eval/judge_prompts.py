@@ -82,7 +82,12 @@ BETWEEN = r"(?:\s*[,;|&]\s*|\s+and\s+|\s+vs\.?\s+|,\s*and\s+|\s+)"
 ANSWER = r"(?:answer|assistant|response)\s*"
 TWO_NUMBERS = re.compile(rf"{NUMBER}{BETWEEN}{NUMBER}", re.IGNORECASE)
 TWO_NAMED = re.compile(rf"{ANSWER}([12])\s*[:=]\s*{NUMBER}{BETWEEN}{ANSWER}([12])\s*[:=]\s*{NUMBER}", re.IGNORECASE)
-VERDICT = re.compile(rf"(?:{ANSWER})?([12])(?:\s+(?:is better|wins))?|(?:a\s+)?(tie|draw)", re.IGNORECASE)
+# With what the prompt itself says of each, as long as it says the same.
+VERDICT = re.compile(
+    rf"(?:{ANSWER})?([12])(?:\s+(?:is better|wins)|\s+{ANSWER}\1\s+is better)?"
+    r"|(?:a\s+)?(tie|draw)(?:\s+neither is better)?",
+    re.IGNORECASE,
+)
 COLON = r"\s*[:=\uff1a]"  # the last is the colon of Chinese text
 LEAD = r"(?:(?:my|the|final|overall)\s+)*"
 
@@ -107,9 +112,10 @@ def read_reply(kind: str, reply: str) -> Judgement:
 
 
 def _plain(line: str) -> str:
-    """The line without what Markdown and brackets add, and without a full stop at its end."""
-    plain = re.sub(r"[\[\]()<>{}\"']", " ", re.sub(r"[*_`#]", "", line)).strip()
-    return re.sub(r"^[-•]\s+", "", plain).rstrip(". ")
+    """The line without what Markdown, LaTeX, brackets and special tokens add, and without a stop at its end."""
+    line = re.sub(r"<\|\w+\|>|\\boxed\b|[*_`#]", "", line)
+    plain = re.sub(r"[\[\]()<>{}\"']", " ", line).strip()
+    return re.sub(r"^[-•]\s+", "", plain).rstrip(".! ")
 
 
 def _value(kind: str, lines: list[str]) -> str | None:

@@ -149,7 +149,7 @@ def test_prompts_that_are_refused_do_not_end_the_others(
 
 def test_retries_of_unreadable_replies_that_fail_are_said(server, command, capsys):
     server.answer = lambda asked: "hm"
-    assert main(command()) == 0
+    assert main(command()) == 1
     server.answer = lambda asked: (500, {}, "{}")
     assert main(command("--retry_failures", "--max_retries", "0")) == 1
     assert "8 comparisons got no reply\nfor" in capsys.readouterr().err
