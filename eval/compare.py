@@ -197,13 +197,15 @@ def better_or_not(differences: list[Difference]) -> list[str]:
     said = []
     if by_verdict["better"]:
         said.append(f"The tuned model is better than the base in: {', '.join(by_verdict['better'])}.")
-    elif differences:
+    elif any(by_verdict.values()):
         worse = by_verdict["worse"]
         said.append(
             "The tuned model is not better than the base."
             if worse or not (by_verdict["not told apart"] or by_verdict["too few rows"])
             else "Nothing here shows the tuned model to be better than the base."
         )
+    elif differences:
+        said.append("No row here has an answer to compare with: nothing says which model is better.")
     if by_verdict["worse"]:
         said.append(f"It is worse in: {', '.join(by_verdict['worse'])}.")
     if by_verdict["not told apart"]:

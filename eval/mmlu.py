@@ -21,6 +21,7 @@ from eval.prefix import group, next_logits
 from eval.statistics import macro_interval, mean
 from eval.subjects import GROUP_OF, GROUPS
 
+FLAG = "--mmlu_source_max_len"
 POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")  # what such tables are called in transformers
 
 
@@ -54,21 +55,25 @@ def encode_mmlu(model: Any, tokenizer: Any, rows: list[dict[str, str]], max_toke
             "token is scored, as if it stood right behind the prompt."
         )
     prompts = encode_prompts(tokenizer, texts, letters, max_tokens, table)
-    cut = sum(prompt.cut for prompt in prompts)
-    if cut:
-        whole = sum(len(prompt.ids) > max_tokens + 1 for prompt in prompts)
-        longer = f"; {whole:,} questions are longer by themselves and stay whole" if whole else ""
-        own = table is not None and table <= max_tokens
-        limit = f"the model's {table:,}" if own else f"--mmlu_source_max_len {max_tokens}"
-        print(f"note: {cut:,} of {len(prompts):,} MMLU prompts are over {limit} tokens and lose first lines{longer}.")
+    note_lengths(prompts, f"the model's {table:,}" if table and table <= max_tokens else f"{FLAG} {max_tokens}")
     longest = max(len(prompt.ids) for prompt in prompts)
     if positions is not None and longest > positions:
         shorter = any("\nAnswer: " in prompt.examples for prompt in prompts)
-        advice = (
-            f"--mmlu_source_max_len {positions - 1} cuts their examples" if shorter else "read its scores with care"
-        )
+        advice = f"{FLAG} {positions - 1} cuts their examples" if shorter else "read its scores with care"
         print(f"note: MMLU prompts have up to {longest:,} tokens, but this model was made for {positions:,}; {advice}.")
     return prompts
+
+
+def note_lengths(prompts: list[Prompt], limit: str) -> None:
+    """Say how many prompts were cut, and how many questions could not be."""
+    cut, longer = (sum(getattr(prompt, name) for prompt in prompts) for name in ("cut", "longer"))
+    whole = f"; {longer:,} questions are longer by themselves and stay whole" if longer else ""
+    if cut:
+        print(f"note: {cut:,} of {len(prompts):,} MMLU prompts are over {limit} tokens and lose first lines{whole}.")
+    elif longer:
+        print(
+            f"note: {longer:,} of {len(prompts):,} MMLU questions are over {limit} tokens by themselves and stay whole."
+        )
 
 
 def has_position_table(model: torch.nn.Module) -> bool:
@@ -108,7 +113,8 @@ def mmlu_metrics(rows: Sequence[dict[str, str]], logits: torch.Tensor, split: st
         Of `mmlu_{split}_`: `loss`, the mean cross-entropy over the four letters; `accuracy`, the mean over subjects,
         and its 95 % interval `accuracy_low`, `accuracy_high`; `accuracy_questions`, over all questions alike;
         `accuracy_SUBJECT`; `accuracy_group_NAME` over the questions of each of the paper's four groups, and
-        `accuracy_groups`, the mean of these; `questions`, their number.
+        `accuracy_groups`, the mean of these, with `accuracy_groups_low` and `accuracy_groups_high`; `questions`, their
+        number.
     """
     right = answered_right(rows, logits)
     subjects, groups = defaultdict(list), defaultdict(list)
@@ -118,6 +124,10 @@ def mmlu_metrics(rows: Sequence[dict[str, str]], logits: torch.Tensor, split: st
             groups[GROUP_OF[row["subject"]]].append(is_right)
     low, high = macro_interval(list(subjects.values()))
     by_group = {f"accuracy_group_{name}": mean(groups[name]) for name in GROUPS if name in groups}
+    if by_group:
+        names = ("accuracy_groups", "accuracy_groups_low", "accuracy_groups_high")
+        of_groups = (mean(list(by_group.values())), *macro_interval(list(groups.values())))
+        by_group |= zip(names, of_groups, strict=True)
     metrics = {
         "loss": torch.nn.functional.cross_entropy(logits, right_letters(rows)).item(),
         "accuracy": mean([mean(hits) for hits in subjects.values()]),
@@ -125,7 +135,6 @@ def mmlu_metrics(rows: Sequence[dict[str, str]], logits: torch.Tensor, split: st
         "accuracy_high": high,
         "accuracy_questions": mean(right),
         **by_group,
-        **({"accuracy_groups": mean(list(by_group.values()))} if by_group else {}),
         **{f"accuracy_{name}": mean(hits) for name, hits in sorted(subjects.items())},
         "questions": len(rows),
     }

@@ -18,11 +18,14 @@ from typing import Any
 
 from data.formats import DataError
 from data.mmlu.prompts import LETTERS
+from eval.subjects import GROUPS
 
 MMLU_DIRECTORY = Path(__file__).resolve().parent.parent / "data" / "mmlu"
 SHOTS = {"mmlu-zs": "zero", "mmlu-fs": "five"}
 SPLITS = {"eval": "val", "test": "test"}
 ANSWER = "Answer:"
+# What stands behind accuracy_ in the names of other metrics.
+NO_SUBJECTS = {"low", "high", "questions", "groups", "groups_low", "groups_high", *(f"group_{name}" for name in GROUPS)}
 ENCODED_AT_A_TIME = 256
 # Where the header ends, and where each example with its answer does.
 BOUNDARY = re.compile(r"\A[^\n]*\n\n|(?<=\nAnswer: [A-D])\n\n")
@@ -51,11 +54,13 @@ class Prompt:
         ids: BOS, what is kept of the examples, the question, and the lead of the letters.
         examples: the text before the question that is kept; prompts that have it in common begin alike.
         cut: whether something before it was not.
+        longer: whether it is over the limit all the same.
     """
 
     ids: list[int]
     examples: str
     cut: bool = False
+    longer: bool = False
 
 
 def prompt_file(dataset: str, split: str) -> Path:
@@ -116,6 +121,13 @@ def read_row(line: str, place: str) -> dict[str, str]:
     if not row["input"].endswith(ANSWER):
         raise DataError(
             f"{place}: the prompt ends in {row['input'][-20:]!r}; it must end in {ANSWER!r}, for the letter"
+        )
+    if any("\ud800" <= character <= "\udfff" for character in row["input"]):
+        raise DataError(f"{place}: the prompt holds half a character (\\ud800 to \\udfff alone), which is no text")
+    if row["subject"] in NO_SUBJECTS:
+        raise DataError(
+            f"{place}: subject {row['subject']!r} is the name of another metric (mmlu_eval_accuracy_{row['subject']}); "
+            "give it another name"
         )
     if row["output"].strip() not in LETTERS:
         raise DataError(f"{place}: output {row['output']!r} is none of {', '.join(LETTERS)}")
@@ -196,7 +208,8 @@ def encode_prompts(
                 f"an MMLU question takes {len(whole)} tokens, and this model has {positions} positions: it cannot be "
                 f"scored. The question: {parts[-1][:80]!r}…"
             )
-        prompts.append(Prompt(whole, "".join(parts[:-1]), cut=len(parts) < len(whole_parts)))
+        cut, longer = len(parts) < len(whole_parts), len(ids) + len(letters.lead) > limit
+        prompts.append(Prompt(whole, "".join(parts[:-1]), cut, longer))
     return prompts
 
 

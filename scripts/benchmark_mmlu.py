@@ -109,13 +109,14 @@ def tokens(prompts: list, chosen: Iterable[int]) -> int:
 def measure(options: argparse.Namespace) -> None:
     import torch
 
-    from eval.mmlu_prompts import encode_prompts, letter_tokens, load_mmlu
+    from eval.mmlu import encode_mmlu
+    from eval.mmlu_prompts import letter_tokens, load_mmlu
     from eval.prefix import PACKED_TOKENS
 
     model, tokenizer = load(options)
     rows = choose(load_mmlu(options.file, "eval"), options.subjects)
     letters = letter_tokens(tokenizer)
-    prompts = encode_prompts(tokenizer, [row["input"] for row in rows], letters, options.max_tokens)
+    prompts = encode_mmlu(model, tokenizer, rows, options.max_tokens)
     lengths = [len(prompt.ids) for prompt in prompts]
     size = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"    {shlex.join(['python', '-m', 'scripts.benchmark_mmlu', *sys.argv[1:]])}")

@@ -79,6 +79,11 @@ def test_a_model_that_changed_nothing_is_not_better():
     assert found["verdict"] == ["The tuned model is not better than the base."]
 
 
+def test_answers_without_references_tell_nothing():
+    found = compare(measured(["wrong"] * 20, [""] * 20), measured(WORDS, [""] * 20))
+    assert found["verdict"] == ["No row here has an answer to compare with: nothing says which model is better."]
+
+
 def test_losses_count_by_their_tokens():
     """(2 + 8) / (1 + 4) before, (1 + 2) / 5 after; less is better."""
     loss = differences(compare(Measured(losses=[(2, 1), (8, 4)] * 3), Measured(losses=[(1, 1), (2, 4)] * 3)))[

@@ -53,6 +53,7 @@ def test_metrics_by_hand():
     assert found["mmlu_test_accuracy_own"] == 1.0
     assert found["mmlu_test_accuracy"] == pytest.approx((0.75 + 0 + 1) / 3)
     assert found["mmlu_test_accuracy_groups"] == pytest.approx(0.75 / 2)
+    assert found["mmlu_test_accuracy_groups_low"] < 0.75 / 2 < found["mmlu_test_accuracy_groups_high"]
     assert found["mmlu_test_accuracy_questions"] == pytest.approx(5 / 7)
     right, wrong = 3 + 2.718281828**5, 2.718281828**5 + 3
     assert found["mmlu_test_loss"] == pytest.approx(
@@ -121,6 +122,22 @@ def test_prompts_longer_than_the_model_was_made_for_are_said(questions, make_bas
     assert "made for 100; read its scores with care" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "header, said",
+    [
+        (
+            HEADER.format("art"),
+            "1 of 1 MMLU prompts are over --mmlu_source_max_len 20 tokens and lose first lines; 1 que",
+        ),
+        ("", "note: 1 of 1 MMLU questions are over --mmlu_source_max_len 20 tokens by themselves and stay whole."),
+    ],
+)
+def test_questions_that_are_too_long_by_themselves_are_said(header, said, make_base, capsys):
+    model, tokenizer = loaded(make_base())
+    mmlu.encode_mmlu(model, tokenizer, [{"input": header + QUESTION.format("long " * 9)}], 20)
+    assert said in capsys.readouterr().out
+
+
 def test_shared_equals_plain_on_real_questions(shared_data, tmp_path):
     """Zero-shot questions of four subjects, behind an example each, with real weights."""
     from data.mmlu.prompts import format_prompt
@@ -168,6 +185,18 @@ def test_during_a_run_and_alone(questions, make_base, command, tmp_path):
         again = json.loads((out / "metrics.json").read_text())
         assert again["mmlu_eval_loss"] == pytest.approx(metrics["mmlu_eval_loss"], abs=1e-6)
         assert ("eval_loss" in again) == bool(more)
+
+
+@pytest.mark.parametrize("scheduler", ["constant", "reduce_lr_on_plateau"])
+def test_the_best_checkpoint_by_mmlu(questions, make_base, command, tmp_path, scheduler):
+    flags = ["--do_mmlu_eval", "--mmlu_dataset", str(questions), "--eval_strategy", "steps", "--eval_steps", "1"]
+    flags += ["--save_steps", "1", "--load_best_model_at_end", "--metric_for_best_model", "mmlu_eval_loss"]
+    assert qlora.main(command(make_base(), *flags, "--lr_scheduler_type", scheduler)) == 0
+    losses = {entry["step"]: entry["mmlu_eval_loss"] for entry in logged(tmp_path / "out") if entry["step"]}
+    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    assert state["best_metric"] == min(losses.values())
+    assert state["best_global_step"] == min(losses, key=losses.get)
+    assert not any(name.startswith("eval_mmlu") for name in json.loads((tmp_path / "out" / "metrics.json").read_text()))
 
 
 def test_questions_alone_need_no_rows(questions, make_base, tmp_path, capsys):

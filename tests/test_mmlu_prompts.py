@@ -59,6 +59,9 @@ def test_a_sample_is_that_of_its_seed(prompts):
         ('{"subject": null, "input": "Answer:", "output": "A"}', "are texts"),
         ('{"subject": "s", "input": 5, "output": "A"}', "are texts"),
         ('{"subject": "s", "input": "Answer:", "output": "E"}', "'E' is none of A, B, C, D"),
+        ('{"subject": "low", "input": "Answer:", "output": "A"}', "'low' is the name of another metric"),
+        ('{"subject": "group_stem", "input": "Answer:", "output": "A"}', "'group_stem' is the name of another"),
+        ('{"subject": "s", "input": "\\ud83d Answer:", "output": "A"}', "half a character"),
         ('{"subject": "s", "input": "Tell me. Answer: ", "output": "A"}', "must end in 'Answer:'"),
     ],
 )

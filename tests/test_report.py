@@ -50,6 +50,14 @@ def test_predictions_of_other_rows_replace_those_of_earlier_ones(save):
     assert save("predict", {"predict_references": 0}) == {"predict_references": 0}
 
 
+def test_a_comparison_that_no_longer_holds_is_removed_and_said(save, tmp_path, capsys):
+    (tmp_path / "comparison.json").write_text("{}")
+    for _ in range(2):
+        save("eval", {"eval_loss": 1.0})
+    assert not (tmp_path / "comparison.json").exists()
+    assert capsys.readouterr().out.count("comparison.json is removed") == 1
+
+
 TABLE = b"# Mine, \xe9dit\xe9e\r\n## How good it is\n| metric | value |\n|---|---|\n"
 
 

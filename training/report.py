@@ -58,6 +58,8 @@ def forget_metrics(output_dir: str) -> None:
 def forget_comparison(split: str, args: Any) -> None:
     """Remove what an earlier command found of the base on rows that may be others than those of this one."""
     if not args.compare_base:
+        if (Path(args.output_dir) / COMPARISON).exists():
+            print(f"note: {COMPARISON} is removed: what it compares is measured anew, without --compare_base.")
         for name in (COMPARISON, BASE_PREDICTIONS) if split == "predict" else (COMPARISON,):
             (Path(args.output_dir) / name).unlink(missing_ok=True)
 
@@ -124,7 +126,7 @@ def metrics_rows(output_dir: str) -> str:
 
 def is_detail(name: str) -> bool:
     """Whether a metric is left out where people read: speed, and MMLU's accuracies beside the mean and its interval."""
-    beside = "_accuracy_" in name and not name.endswith(("_low", "_high"))
+    beside = "_accuracy_" in name and not name.endswith(("_accuracy_low", "_accuracy_high"))
     return beside or name.endswith(("runtime", "per_second", "total_flos"))
 
 

@@ -247,7 +247,10 @@ class QLoRATrainer(Seq2SeqTrainer):
         """As the library's; with --predict_with_generate answers are generated and measured too."""
         wanted = self.args.evaluation_generates and self.measure_answers is not None
         with self.doing(generating=wanted, measuring=wanted):
-            return super().evaluate(*args, **kwargs)
+            metrics = super().evaluate(*args, **kwargs)
+        # While it trains, the library looks up --metric_for_best_model with eval_ before every name.
+        best = {f"eval_{name}": value for name, value in metrics.items() if name.startswith("mmlu_")}
+        return metrics | best if self.is_in_train else metrics
 
     def predict(self, test_dataset: Any, *args: Any, **kwargs: Any) -> PredictionOutput:
         """As the library's; `predictions` holds the generated token ids, (rows, longest), filled up with −100."""
