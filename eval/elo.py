@@ -19,6 +19,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from typing import Any
 
 import numpy
 
-from data.commands import exit_status
+from data.commands import exit_status, write_whole
 from data.fields import DataError
 from eval.agreement import agreement, position_bias
 from eval.elo_games import FIRST, SECOND, TIE, FileCount, Game, read_games
@@ -41,6 +42,7 @@ ORDERS_TO_A_RESAMPLE = 20  # --orders 10000 makes 500 resamples, which take half
 CHUNK_GAMES = 8_000_000  # places of games in memory at a time: 32 MB
 COUNTS = ("wins", "ties", "losses")
 MOST_K = 1000  # with more, the ratings only jump about
+NO_WIDTH = 1e-6  # points: what rounding leaves of an interval whose ends are the same
 
 
 # Ratings
@@ -175,6 +177,23 @@ def groups_of(tournament: Tournament) -> numpy.ndarray:
     return connected_components(met, directed=False)[1]
 
 
+def ended_alike(tournament: Tournament, groups: numpy.ndarray) -> numpy.ndarray:
+    """(players,) whether every two players of a player's group have the same score in each question they met in.
+
+    Other draws of such questions change no score; what width an interval has then comes of the orders and of how many
+    games were drawn.
+    """
+    met: dict = {}  # two players → question → scores of the one with the lower number
+    rows = zip(tournament.first, tournament.second, tournament.won, tournament.question, strict=True)
+    for first, second, won, question in rows:
+        pair, won = ((first, second), won) if first < second else ((second, first), 1 - won)
+        met.setdefault(pair, {}).setdefault(question, []).append(won)
+    differ = [
+        groups[one] for (one, _), found in met.items() if len({sum(won) / len(won) for won in found.values()}) > 1
+    ]
+    return ~numpy.isin(groups, differ)
+
+
 # The result
 
 
@@ -218,15 +237,18 @@ def player_rows(
     """One object for each player, best first within a group of players that can be compared."""
     rating, spread = finals.mean(axis=0), numpy.percentile(finals, PERCENTILES, axis=0)
     error = finals.std(axis=0, ddof=1) / math.sqrt(len(finals)) if len(finals) > 1 else None
-    groups, rows = groups_of(tournament).tolist(), []
+    groups, rows = groups_of(tournament), []
+    alike = ended_alike(tournament, groups)
+    has_width = [False] * len(groups) if interval is None else (interval[1] - interval[0] > NO_WIDTH) & ~alike
     for index, name in enumerate(tournament.players):
         counts = {what: sum(cell[what] for cell in matrix[name].values()) for what in COUNTS}
         rows.append(
             {
                 "player": name,
-                "group": groups[index] + 1,
+                "group": int(groups[index]) + 1,
                 "rating": float(rating[index]),
-                "interval": None if interval is None else interval[:, index].tolist(),
+                "interval": interval[:, index].tolist() if has_width[index] else None,
+                "ended_alike": bool(alike[index]),
                 "single_order": spread[:, index].tolist(),
                 "standard_error": None if error is None else float(error[index]),
                 "games": sum(counts.values()),
@@ -277,7 +299,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m eval.elo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="pairwise judgements, .jsonl")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="pairwise judgements, .jsonl or .csv")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="directory to write to")
     parser.add_argument("--orders", type=int, default=10_000, help="random orders to average over (default: 10000)")
     parser.add_argument("--k", type=float, default=32.0, help="points a game moves a rating by at most (default: 32)")
@@ -328,21 +350,27 @@ def select(games: Sequence[Game], files: Sequence[FileCount], options: argparse.
     return kept
 
 
+def make_directory(output: Path) -> None:
+    """Make the directory and try to write a file there; raises DataError."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()
+    except OSError as error:
+        raise DataError(f"--output {output} cannot be written: {error.strerror or error}") from error
+
+
 def report(result: Mapping[str, Any], output: Path) -> None:
-    """Print the tables and write elo.json, elo.md and elo.png, each whole or not at all."""
+    """Write elo.json, elo.md and elo.png, each whole or not at all, and then print the tables, as a pipe may break."""
     text = format_report(result)
+    write_whole(output / "elo.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_whole(output / "elo.md", text)
+    partial = output / "elo.png.partial"
+    lacks_characters = draw(result, partial)
+    os.replace(partial, output / "elo.png")
     print(text)
-    makers = {
-        "elo.json": lambda path: path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8"),
-        "elo.md": lambda path: path.write_text(text, "utf-8"),
-        "elo.png": lambda path: draw(result, path),
-    }
-    output.mkdir(parents=True, exist_ok=True)
-    for name, make in makers.items():
-        partial = output / f"{name}.partial"
-        make(partial)
-        os.replace(partial, output / name)
-    print("wrote " + ", ".join(str(output / name) for name in makers))
+    print("wrote " + ", ".join(str(output / f"elo.{ending}") for ending in ("json", "md", "png")))
+    if lacks_characters:
+        print("note: the picture's font lacks some characters of the names; the tables have them")
     if len(result["agreement"]["judges"]) == 1 and not result["settings"]["judge"]:
         print("next: have another judge decide the same pairs, to see whether it agrees: python -m eval.judge --help")
 
@@ -351,6 +379,7 @@ def rate_files(options: argparse.Namespace) -> None:
     """Read, rate, write, and say what came of it."""
     games, files = read_games(options.files, options.players)
     kept = select(games, files, options)
+    make_directory(options.output)
     result = rate(kept, options)
     result["settings"] = {name: str(value) if name == "output" else value for name, value in vars(options).items()}
     result["files"] = [vars(count) for count in files]

@@ -2,10 +2,11 @@
 
     games, files = read_games(["ratings/base-vs-tuned-gpt-4-reviewer-threeclass.jsonl"])
 
-A line is a JSON object. `score` is 1 (the first wins), 2 (the second wins) or 3 (a tie); lines with anything else are
-counted and left out. Players are `model_1` and `model_2`, or what the file's name says: FIRST-vs-SECOND-…. A question
-is `question_id` or `message_id`. Human annotations of the QLoRA release (`system_a`, `system_b`, `prompt`, `answer`;
-.csv too) are read as they are. Layout and names: https://github.com/artidoro/qlora/blob/main/eval/EVAL_README.md
+A line is a JSON object, or a row of .csv or .tsv. `score` is 1 (the first wins), 2 (the second wins) or 3 (a tie);
+lines with anything else are counted and left out. Players are `model_1` and `model_2`, or what the file's name says:
+FIRST-vs-SECOND-…. A question is `question_id` or `message_id`. Human annotations of the QLoRA release (`system_a`,
+`system_b`, `prompt`, `answer`) are read as they are.
+Layout and names: https://github.com/artidoro/qlora/blob/main/eval/EVAL_README.md
 """
 
 import json
@@ -17,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from data.fields import DataError, kind
-from data.files import open_file
+from data.files import check_file, open_file
 
 FIRST, SECOND, TIE = 1, 2, 3
 HUMAN = {"system_a", "system_b", "prompt", "answer"}
 ANSWERS = {"system_a": FIRST, "system_b": SECOND, "tie": TIE}
+CSV_SCORES = {str(score): score for score in (FIRST, SECOND, TIE, -1)}  # a judge whose reply is unclear gives -1
 NO_JUDGE = "judge"  # what a judge is called that neither line nor file name tells
 # Judges whose names can be told from the end of a player's name, as in SECOND-gpt-4-reviewer-threeclass.
 JUDGE = r"(?:gpt-?\d[\d.]*o?|chatgpt|claude(?:-\d[\d.]*)?|bard)(?:-(?:turbo|mini|preview|\d+))*"
@@ -105,9 +107,12 @@ def _with_names(game: Game, names: _Names | None) -> Game:
 def _read_file(path: str) -> tuple[FileCount, list[Game]]:
     """Give the count of a file's lines and its games, with "" for the names that no field gives."""
     count, games = FileCount(path), []
-    source = open_file(path)
+    source, is_csv = open_file(path), check_file(path)[1] in (".csv", ".tsv")
     for place, record in source.records():
-        record = _from_human(record) if record.keys() >= HUMAN else record
+        if record.keys() >= HUMAN:
+            record = _from_human(record)
+        elif is_csv:
+            record = _from_csv(record)
         where = f"{path}, {source.unit} {place}"
         count.lines += 1
         score = record.get("score")
@@ -138,6 +143,14 @@ def _from_human(record: dict[str, Any]) -> dict[str, Any]:
         "judge": record.get("judge", "human"),
         "category": record.get("category"),
     }
+
+
+def _from_csv(record: dict[str, str]) -> dict[str, Any]:
+    """Put numbers for the scores, and leave out what is empty: CSV has neither a number nor a null."""
+    filled: dict[str, Any] = {name: value for name, value in record.items() if value}
+    if "score" in filled:
+        filled["score"] = CSV_SCORES.get(filled["score"], filled["score"])
+    return filled
 
 
 def _reason(record: dict[str, Any]) -> str:
@@ -171,7 +184,7 @@ def _players(where: str, record: dict[str, Any]) -> tuple[str, str]:
 
 
 def _stem(path: str) -> str:
-    return re.sub(r"\.(jsonl|json|csv)(\.gz)?$", "", Path(path).name, flags=re.IGNORECASE)
+    return re.sub(r"\.(jsonl|json|csv|tsv|parquet)(\.gz)?$", "", Path(path).name, flags=re.IGNORECASE)
 
 
 def _names_of_files(paths: Sequence[str], known: set[str], given: set[str]) -> dict[str, _Names | None]:

@@ -7,6 +7,7 @@
 """
 
 import textwrap
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ def _meaning(result: Mapping[str, Any]) -> list[str]:
         f"start {settings['start']:g}, seed {settings['seed']}."
         + (f" Other orders would move it by about ±{1.96 * max(errors):.1f}." if errors else ""),
         _interval_line(result),
+        *_without_interval(result),
         "- one order: where 95 % of the single orders end. This is the noise of Elo itself, which the mean takes away; "
         "it says nothing of how sure the data is.",
         "- Ratings hold within this set of players and games: with a player more or fewer, all of them move.",
@@ -109,6 +111,25 @@ def _interval_line(result: Mapping[str, Any]) -> str:
         f"(bootstrap of {result['questions']:,} questions, {result['resamples']:,} resamples of "
         f"{result['orders_per_resample']} orders, the noise of the orders taken out).{rough}{alone}"
     )
+
+
+def _without_interval(result: Mapping[str, Any]) -> list[str]:
+    """Return why there are players with no interval where others may have one."""
+    rows = [row for row in result["players"] if row["interval"] is None] if result["resamples"] else []
+    alike = ", ".join(row["player"] for row in rows if row["ended_alike"])
+    hidden = ", ".join(row["player"] for row in rows if not row["ended_alike"])
+    lines = []
+    if alike:
+        lines.append(
+            f"- –: every question of {alike} ended alike, so these games tell nothing of the spread. "
+            "It does not make the rating certain."
+        )
+    if hidden:
+        lines.append(
+            f"- –: what other questions would change for {hidden} is so little that the noise of the orders hides it. "
+            "It does not make the rating certain: raise --orders."
+        )
+    return lines
 
 
 def _matrix(result: Mapping[str, Any]) -> list[str]:
@@ -197,8 +218,12 @@ def _files(result: Mapping[str, Any]) -> list[str]:
 # Picture
 
 
-def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Draw the ratings with both intervals, and the score of every player against every other, as PNG."""
+def draw(result: Mapping[str, Any], path: Path) -> bool:
+    """Draw the ratings with both intervals, and the score of every player against every other, as PNG.
+
+    Returns:
+        whether the font lacks characters of the names, which are boxes in the picture then.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -209,24 +234,34 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     left, right = figure.subplots(1, 2, width_ratios=[6.2, height])
     _draw_ratings(left, result)
     _draw_matrix(figure, right, result)
-    figure.savefig(path, format="png")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        figure.savefig(path, format="png")
+    lacking = [one for one in caught if str(one.message).startswith("Glyph ") and "missing from" in str(one.message)]
+    for other in caught:
+        if other not in lacking:
+            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    return bool(lacking)
 
 
 def _draw_ratings(axes: Any, result: Mapping[str, Any]) -> None:
     rows = result["players"]
     places = range(len(rows))
+    with_interval = next((place for place in places if rows[place]["interval"] is not None), None)
     for place, row in zip(places, rows, strict=True):
         colour = f"C{(row['group'] - 1) % 10}"
         first = place == 0
         axes.plot(row["single_order"], [place] * 2, color="0.82", lw=7, solid_capstyle="butt", zorder=1,
                   label="one order" * first)  # fmt: skip
         if row["interval"] is not None:
-            axes.plot(row["interval"], [place] * 2, color=colour, lw=2.5, zorder=2, label="95 % interval" * first)
+            axes.plot(row["interval"], [place] * 2, color=colour, lw=2.5, zorder=2,
+                      label="95 % interval" * (place == with_interval))  # fmt: skip
         axes.plot(row["rating"], place, "o", color=colour, ms=7, zorder=3)
         axes.annotate(f"{row['rating']:.0f}", (row["rating"], place), (0, 7), textcoords="offset points",
                       ha="center", fontsize=8)  # fmt: skip
     axes.axvline(result["settings"]["start"], color="0.6", lw=0.8, ls=":", zorder=0)
-    axes.set_yticks(places, [_label(place, row) for place, row in enumerate(rows, 1)], fontsize=9)
+    labels = [_label(place, row) for place, row in enumerate(rows, 1)]
+    axes.set_yticks(places, labels, fontsize=9, parse_math=False)  # a name may hold dollars
     axes.set_ylim(len(rows) - 0.5, -0.7)
     axes.set_xlabel("Elo")
     title = f"{result['games']:,} games, {result['settings']['orders']:,} orders"

@@ -1,42 +1,20 @@
-"""Elo ratings from files of judgements: the arithmetic, the file names, the intervals, what is written and refused."""
+"""Elo ratings from files of judgements: the arithmetic, the intervals, what is written and refused."""
 
-import json
+import io
 import struct
+import warnings
 import zlib
 
 import numpy
 import pytest
+from elo_files import SUFFIX, rating, writing
+from matplotlib.figure import Figure
 
 from data.fields import DataError
 from eval.elo import main, make_tournament, play, question_interval, random_orders, resampled_orders
 from eval.elo_games import Game, read_games
 
-SUFFIX = "gpt-4-reviewer-threeclass"
-
-
-@pytest.fixture
-def write(tmp_path):
-    """A function: file name, scores and more fields of every line → path of a file with a question for each score."""
-
-    def make(name, scores, start=1, **fields):
-        path = tmp_path / f"{name}.jsonl"
-        lines = [{"question_id": number, "score": score, **fields} for number, score in enumerate(scores, start)]
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        return str(path)
-
-    return make
-
-
-@pytest.fixture
-def rate(tmp_path, monkeypatch):
-    """A function: files and flags → what elo.json holds. The picture, which takes the longest, is left out."""
-    monkeypatch.setattr("eval.elo_report.draw", lambda result, path: path.touch())
-
-    def run(*argv):
-        assert main([*map(str, argv), "--output", str(tmp_path / "out")]) == 0
-        return json.loads((tmp_path / "out" / "elo.json").read_text(encoding="utf-8"))
-
-    return run
+write, rate = pytest.fixture(writing, name="write"), pytest.fixture(rating, name="rate")
 
 
 def random_games(rng, questions, players="abcd", tie=0.2):
@@ -161,6 +139,53 @@ def test_files_are_written_and_the_picture_is_one(write, tmp_path, capsys):
     assert zlib.crc32(b"IDAT" + content[start : start + size]) == checksum
 
 
+def test_the_legend_names_the_interval_only_where_one_is_drawn(write, tmp_path, monkeypatch):
+    """`a`, at the top, has none: all its questions ended alike."""
+    said = []
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.legend", lambda axes, **_: said.append(axes.get_legend_handles_labels()[1])
+    )
+    files = [write("a-vs-b", [1] * 40), write("p-vs-q", [1, 2, 3, 1] * 10)]
+    for count in (1, 2):
+        assert main([*files[:count], "--output", str(tmp_path / "out"), "--orders", "100"]) == 0
+    assert said == [["one order"], ["one order", "95 % interval"]]
+
+
+@pytest.mark.parametrize("name", [r"p$\frac$", "a$b", "$x$ costs $5"])
+def test_dollars_in_names_are_no_formula(write, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("matplotlib.mathtext.MathTextParser.parse", lambda *args, **kwargs: pytest.fail("parsed"))
+    path = write("ratings", [1, 2, 3], model_1=name, model_2="other")
+    assert main([path, "--output", str(tmp_path / "out"), "--orders", "5"]) == 0
+    assert (tmp_path / "out" / "elo.png").read_bytes().startswith(b"\x89PNG")
+    assert name in (tmp_path / "out" / "elo.md").read_text(encoding="utf-8")
+
+
+def test_one_note_says_that_the_font_lacks_characters_of_names(write, tmp_path, monkeypatch, capsys, recwarn):
+    """Only this warning is silenced."""
+    save = Figure.savefig
+
+    def warn(*args, **options):
+        warnings.warn("another", stacklevel=2)
+        save(*args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", warn)
+    foreign = write("ratings", [1, 2, 3], model_1="模型一", model_2="模型二")
+    for path, notes in ((foreign, 1), (write("a-vs-b", [1, 2]), 0)):
+        assert main([path, "--output", str(tmp_path / "out"), "--orders", "5"]) == 0
+        assert capsys.readouterr().out.count("font lacks some characters") == notes
+    assert {str(warning.message) for warning in recwarn} == {"another"}
+
+
+def test_files_are_there_before_anything_is_printed(write, tmp_path, monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("sys.stdout", Closed())
+    assert main([write("a-vs-b", [1, 2, 3]), "--output", str(tmp_path / "out"), "--orders", "5"]) == 1
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["elo.json", "elo.md", "elo.png"]
+
+
 def test_players_without_a_game_between_them_are_said_to_be_incomparable(write, rate, capsys):
     result = rate(write("a-vs-b", [1, 3] * 20), write("c-vs-d", [2, 3] * 20), "--orders", 20)
     groups = {row["player"]: row["group"] for row in result["players"]}
@@ -241,86 +266,43 @@ def test_no_interval_from_one_question(write, rate, capsys):
     assert "95 % interval: none" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("score", [1, 3])
+def test_no_interval_where_every_question_ended_alike(write, rate, capsys, score):
+    best, _ = rate(write("p-vs-q", [score] * 30), "--orders", 100)["players"]
+    assert best["interval"] is None and best["ended_alike"]
+    assert f"| {best['rating']:.0f} |             – |" in (printed := capsys.readouterr().out)
+    assert "every question of p, q ended alike, so these games tell nothing of the spread" in printed
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_noise_of_the_orders_gives_no_interval_to_questions_that_ended_alike(write, rate, seed):
+    """As with three players, or where the answer shown first always wins."""
+    files = [write(name, [1] * 20) for name in ("a-vs-b", "b-vs-c", "a-vs-c", "x-vs-y", "y-vs-x")]
+    result = rate(*files, "--orders", 200, "--seed", seed)
+    assert {row["player"]: row["interval"] for row in result["players"]} == dict.fromkeys("abcxy")
+
+
+def test_those_whose_questions_differ_keep_their_interval(write, rate, capsys):
+    """`a` beats `b` always, but `b` and `c` differ; of `q` only one line is missing."""
+    files = [write("a-vs-b", [1] * 40), write("b-vs-c", [1, 2, 1, 3] * 10)]
+    result = rate(*files, write("p-vs-q", [1] * 40), write("q-vs-p", [2] * 39), "--orders", 400)
+    assert {row["player"] for row in result["players"] if row["interval"]} == set("abc")
+    assert "every question of p, q ended alike" in capsys.readouterr().out
+
+
+def test_no_interval_where_the_noise_of_the_orders_hides_it(write, rate, capsys, monkeypatch):
+    """Which is no certainty either; the questions did not end alike, and more orders help."""
+    monkeypatch.setattr("eval.elo.question_interval", lambda rating, finals: numpy.array([rating, rating + 1e-10]))
+    result = rate(write("a-vs-b", [1, 2] * 20), "--orders", 100)
+    assert [row["interval"] for row in result["players"]] == [None, None]
+    assert "noise of the orders hides it" in (printed := capsys.readouterr().out) and "ended alike" not in printed
+
+
 def test_lines_without_question_count_as_one_each(tmp_path, rate, capsys):
     path = tmp_path / "a-vs-b.jsonl"
     path.write_text('{"score": 1}\n{"score": 2}\n{"score": 1, "message_id": "m"}\n', encoding="utf-8")
     assert rate(path, "--orders", 50)["questions"] == 3
     assert "2 lines have no question_id" in capsys.readouterr().out
-
-
-# Names
-
-
-def names(paths, players=()):
-    return [(game.first, game.second, game.judge) for game in read_games(paths, players)[0]]
-
-
-def test_published_file_names(write):
-    tail = "oa-generations-topp0.9-temp0.7"
-    files = [
-        write(f"13b-guanaco-{tail}-vs-65b-guanaco-{tail}-{SUFFIX}", [1]),
-        write(f"gpt-4-oa-generations-vs-gpt-3.5-oa-generations-{SUFFIX}", [1]),
-        write("65b-flan-vs-gpt-3.5-gpt4-reviewer", [1]),
-        write("answer_gpt35_vs_answer_vicuna-13b_gpt-4_reviewer_threeclass", [1]),
-    ]
-    assert names(files) == [
-        (f"13b-guanaco-{tail}", f"65b-guanaco-{tail}", "gpt-4"),
-        ("gpt-4-oa-generations", "gpt-3.5-oa-generations", "gpt-4"),
-        ("65b-flan", "gpt-3.5", "gpt4"),
-        ("answer_gpt35", "answer_vicuna-13b", "gpt-4"),
-    ]
-
-
-def test_the_longest_known_player_is_the_second(write):
-    files = [write("base-vs-tuned-v2-me", [1]), write("tuned-vs-base-me", [1]), write("tuned-v2-vs-tuned-me", [1])]
-    assert names(files) == [("base", "tuned-v2", "me"), ("tuned", "base", "me"), ("tuned-v2", "tuned", "me")]
-
-
-def test_what_follows_one_player_ends_the_next(write):
-    """`c-d` stands before no -vs-; that the judge is `me` follows from the other file."""
-    assert names([write("a-vs-b-me", [1]), write("b-vs-a-me", [1]), write("a-vs-c-d-me", [1])])[2] == ("a", "c-d", "me")
-
-
-def test_fields_win_over_the_file_name(write):
-    path = write("a-vs-b-x-y", [1], model_1="p", model_2="q")
-    assert names([path]) == [("p", "q", "judge")]
-    assert names([write("x-vs-y", [3], model_1="p", model_2="q", judge="me")]) == [("p", "q", "me")]
-
-
-@pytest.mark.parametrize("name", ["a-vs-b-c", "judgements", "a-vs-b-vs-c", "a-vs-b-some-judge-reviewer"])
-def test_ambiguous_names_are_refused(write, name):
-    path = write(name, [1])
-    with pytest.raises(DataError, match=rf"(?s){name}.*model_1 and model_2.*--players"):
-        read_games([path])
-
-
-def test_two_readings_are_refused_until_one_is_given(write):
-    """Known is `base`; by the judge's name the player would be `base-7b`."""
-    files = [write("base-vs-x", [1]), write("x-vs-base-7b-gpt-4-reviewer", [1])]
-    with pytest.raises(DataError, match="does not tell where"):
-        read_games(files)
-    assert names(files, {"base-7b"})[1] == ("x", "base-7b", "gpt-4")
-    files = [write("answer-gpt4-vs-x", [1]), write("x-vs-answer-gpt4-reviewer", [1])]
-    with pytest.raises(DataError, match="does not tell where"):
-        read_games(files)
-    assert names(files, {"answer"})[1] == ("x", "answer", "gpt4")
-
-
-def test_players_flag_settles_a_name(write, rate):
-    result = rate(write("a-vs-b-c", [1, 2]), "--players", "b", "--orders", 5)
-    assert {row["player"] for row in result["players"]} == {"a", "b"}
-    assert result["agreement"]["judges"] == ["c"]
-
-
-def test_human_annotations_of_the_release(tmp_path, rate):
-    path = tmp_path / "humans.csv"
-    rows = ["system_a", "tie", "system_b", "skipped"]
-    text = "hit_id_hash,worker_id_hash,system_a,system_b,prompt,answer\n"
-    path.write_text(text + "".join(f'h,w,p,q,"Why, then?",{answer}\n' for answer in rows), encoding="utf-8")
-    result = rate(path, "--orders", 5)
-    assert result["matrix"]["p"]["q"] == {"wins": 1, "ties": 1, "losses": 1}
-    assert result["agreement"]["judges"] == ["human"] and result["questions"] == 1
-    assert result["files"][0]["ignored"] == {"score holds a text": 1}
 
 
 # Refusals
@@ -374,3 +356,11 @@ def test_output_that_is_a_file_is_refused(write, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([path, "--output", path])
     assert stopped.value.code == 2 and "a directory is needed" in capsys.readouterr().err
+
+
+def test_output_that_cannot_be_made_is_refused_before_anything_is_rated(write, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("eval.elo.rate", lambda games, options: pytest.fail("rated"))
+    path = write("a-vs-b", [1])
+    assert main([path, "--output", f"{path}/out"]) == 2
+    [said] = capsys.readouterr().err.splitlines()
+    assert f"--output {path}/out cannot be written: Not a directory" in said
