@@ -169,7 +169,8 @@ def most_changed(base: list[dict], tuned: list[dict]) -> list[dict[str, Any]]:
     """
     rows = []
     for number, (before, after) in enumerate(zip(base, tuned, strict=True), start=1):
-        answers, reference = (before["prediction"], after["prediction"]), after.get("output")
+        answers, output = (before["prediction"], after["prediction"]), after.get("output")
+        reference = output if output and output.strip() else None
         scores = [chrf([answer], [reference]) for answer in answers] if reference else None
         change = scores[1] - scores[0] if scores else chrf([answers[1]], [answers[0]]) - 1
         question = after.get("instruction") or after.get("input") or ""
@@ -177,7 +178,7 @@ def most_changed(base: list[dict], tuned: list[dict]) -> list[dict[str, Any]]:
             {
                 "row": number,
                 "question": question if isinstance(question, str) else str(question),
-                "reference": reference or None,
+                "reference": reference,
                 "base": answers[0],
                 "tuned": answers[1],
                 "chrf": scores,

@@ -13,21 +13,26 @@ groups too.
 import argparse
 import json
 import os
-import shlex
+import re
 import sys
-from collections.abc import Collection, Iterable
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from data.commands import exit_status, write_whole
-from data.fields import DataError, SkipRow, kind, text
+from data.fields import DataError, SkipRow, text
 from data.rows import fields_of
+from eval.generation_report import print_next, print_report
+from eval.text_metrics import PREFIX, PROGRESS_DELAY, compare_all, corpus_metrics, text_metrics
 
 # What a line of predictions.jsonl has behind the fields of its example.
 PREDICTION_FIELDS = ("prediction_with_input", "prediction", "prediction_tokens", "prediction_stopped")
-PREFIX = "predict"
+# pandas makes floats of numbers and of truth values where one of their column is null, and CSV makes texts of all.
+STOPPED = dict.fromkeys(("true", "1", "1.0"), True) | dict.fromkeys(("false", "0", "0.0"), False)
 
 
 # Writing
@@ -114,8 +119,6 @@ def predict_line(row: dict[str, Any], ids: list[int], collator: Any, ends: Colle
 
 def line_metrics(lines: list[dict[str, Any]], prefix: str = PREFIX) -> dict[str, float]:
     """Return the `text_metrics` of lines of predictions.jsonl."""
-    from eval.text_metrics import text_metrics
-
     return text_metrics(
         [line["prediction"] for line in lines],
         [line.get("output") for line in lines],
@@ -130,10 +133,11 @@ def line_metrics(lines: list[dict[str, Any]], prefix: str = PREFIX) -> dict[str,
 
 @dataclass(frozen=True)
 class Answer:
-    """One row of a file of answers; what it does not say is None."""
+    """One row of a file of answers; what it does not say is None, and so is a reference of white space alone."""
 
     prediction: str
     reference: str | None
+    input: str | None
     tokens: int | None
     stopped: bool | None
     group: str | None
@@ -143,7 +147,7 @@ def read_answers(path: str, options: argparse.Namespace) -> list[Answer]:
     """Read the answers of a file, with the fields that the options name.
 
     Raises:
-        DataError: the file cannot be read, or a row has no answer; says where.
+        DataError: the file cannot be read, or a row has no answer or a field of a wrong kind; says where.
     """
     from data.files import open_file
 
@@ -153,10 +157,7 @@ def read_answers(path: str, options: argparse.Namespace) -> list[Answer]:
         try:
             answers.append(_answer(row, options))
         except SkipRow as skip:
-            raise DataError(
-                f"{path}, {source.unit} {place}: {skip}\nfields there: {shown_names(row)}; --prediction FIELD names "
-                "the answer, --reference FIELD what is right"
-            ) from None
+            raise DataError(f"{path}, {source.unit} {place}: {skip}") from None
         fields |= row.keys()
     if not answers:
         raise DataError(f"{path}: no row in it; at least one answer is needed")
@@ -173,44 +174,90 @@ def shown_names(names: Iterable[str], most: int = 12) -> str:
 
 def _answer(row: dict[str, Any], options: argparse.Namespace) -> Answer:
     reference = options.reference or "output"
-    group = row.get(options.by) if options.by else None
+    try:
+        prediction = text(row, options.prediction)
+        right = None if row.get(reference) is None else text(row, reference)
+    except SkipRow as skip:
+        raise SkipRow(
+            f"{skip}\nfields there: {shown_names(row)}; --prediction FIELD names the answer, --reference FIELD what is "
+            "right"
+        ) from None
     return Answer(
-        prediction=text(row, options.prediction),
-        reference=None if row.get(reference) is None else text(row, reference),
-        tokens=_optional(row, "prediction_tokens", int),
-        stopped=_optional(row, "prediction_stopped", bool),
-        group=group if isinstance(group, str) else json.dumps(group, ensure_ascii=False),
+        prediction=prediction,
+        reference=right if right and right.strip() else None,
+        input=_label(row.get("input")),
+        tokens=_optional(row, "prediction_tokens", _count, "a whole number"),
+        stopped=_optional(row, "prediction_stopped", STOPPED.get, "true or false"),
+        group=_label(row.get(options.by)) if options.by else None,
     )
 
 
-def _optional(row: dict[str, Any], name: str, needed: type) -> Any:
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value or value == ""  # null, NaN of pandas, an empty cell of CSV
+
+
+def _label(value: Any) -> str | None:
+    if _is_missing(value):
+        return None
+    is_json = isinstance(value, bool | list | dict)
+    return json.dumps(value, ensure_ascii=False, default=str) if is_json else str(value)
+
+
+def _optional(row: dict[str, Any], name: str, read: Callable[[str], Any], allowed: str) -> Any:
     value = row.get(name)
-    if value is None or type(value) is needed:
-        return value
-    raise SkipRow(f"column {name!r} holds {kind(value)}, not {kind(needed())}")
+    if _is_missing(value):
+        return None
+    found = read(str(value).lower())
+    if found is None:
+        raise SkipRow(f"column {name!r} holds {repr(value)[:40]}; {allowed} is allowed, or nothing")
+    return found
+
+
+def _count(shown: str) -> int | None:
+    match = re.fullmatch(r"([0-9]{1,18})(\.0+)?", shown)
+    return match and int(match[1])
 
 
 # Scoring
 
 
-def score_file(path: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the metrics of all rows of a file (`all`) and, with --by FIELD, of each group (`by`)."""
+def score_file(answers: list[Answer], options: argparse.Namespace) -> dict[str, Any]:
+    """Return the metrics of all rows of a file (`all`) and, with --by FIELD, of each group (`by`).
+
+    Rows that do not have the field are no group, whose name another could have: theirs stand by themselves (`without`).
+    """
     from tqdm import tqdm
 
-    from eval.text_metrics import PROGRESS_DELAY, compare_all
-
-    answers = read_answers(path, options)
     compared = compare_all([answer.prediction for answer in answers], [answer.reference for answer in answers])
     pairs = list(zip(answers, compared, strict=True))
     scores = {"all": score_answers(pairs)}
     if options.by:
-        groups: dict[str, list] = {}
+        groups: dict[str | None, list] = {}
         for pair in pairs:
             groups.setdefault(pair[0].group, []).append(pair)
+        without = groups.pop(None, None)
         with_intervals = options.output is not None  # the only place where those of groups are shown
         bar = tqdm(sorted(groups), desc="scoring groups", delay=PROGRESS_DELAY, leave=False)
         scores["by"] = {name: score_answers(groups[name], with_intervals) for name in bar}
+        if without:
+            scores["without"] = score_answers(without, with_intervals)
     return scores
+
+
+def unlike_rows(files: dict[str, list[Answer]]) -> str | None:
+    """Return in what the rows of files are not those of the first, as far as they say; None where they are.
+
+    They may stand in another order. References, and the field `input`, are compared where both files have any.
+    """
+    if len(set(map(len, files.values()))) > 1:
+        return ", ".join(f"{path} {len(answers):,}" for path, answers in files.items()) + " answers"
+    first, *others = files
+    for other in others:
+        for name in ("reference", "input"):
+            here, there = (Counter(getattr(answer, name) for answer in files[path]) for path in (first, other))
+            if here.keys() != {None} != there.keys() and here != there:
+                return f"{(here - there).total():,} of {here.total():,} {name}s in {first} not in {other}"
+    return None
 
 
 def score_answers(pairs: list[tuple[Answer, Any]], with_intervals: bool = True) -> dict[str, Any]:
@@ -220,7 +267,6 @@ def score_answers(pairs: list[tuple[Answer, Any]], with_intervals: bool = True) 
     from eval.metrics.bleu.scoring import bleu_score
     from eval.metrics.chrf.scoring import chrf_score
     from eval.statistics import corpus_interval, mean_interval
-    from eval.text_metrics import PROGRESS_DELAY, corpus_metrics
 
     answers, compared = zip(*pairs, strict=True)
     tokens, stopped = [answer.tokens for answer in answers], [answer.stopped for answer in answers]
@@ -244,92 +290,6 @@ def score_answers(pairs: list[tuple[Answer, Any]], with_intervals: bool = True) 
     return {**metrics, **intervals}
 
 
-# Printing
-
-LABELS = {
-    "samples": "answers",
-    "references": "with a reference",
-    "exact_match": "exact match",
-    "token_f1": "token F1",
-    "bleu": "BLEU",
-    "chrf": "chrF",
-    "rouge1": "ROUGE-1",
-    "rouge2": "ROUGE-2",
-    "rougeL": "ROUGE-L",
-    "distinct_1": "distinct-1",
-    "distinct_2": "distinct-2",
-    "stopped": "stopped",
-    "new_tokens": "new tokens",
-}
-COUNTS = ("samples", "references")
-
-
-def print_report(results: dict[str, dict[str, Any]], by: str | None) -> None:
-    """Print one column for each file, then the groups of each file."""
-    names = list(results)
-    if len(names) > 1:
-        print("\n".join(f"[{number}] {name}" for number, name in enumerate(names, 1)))
-        heads = [f"[{number}]" for number in range(1, len(names) + 1)]
-    else:
-        heads = names
-    rows = [["%, and its 95 % interval", *heads]]
-    rows += [
-        [label, *(_shown(scores["all"], name, True) for scores in results.values())] for name, label in _used(results)
-    ]
-    _print_table(rows)
-    for name in names if by else ():
-        columns = _used({name: results[name]})
-        print(f"\nby {by}" + (f", {name}" if len(names) > 1 else ""))
-        rows = [[by, *(label for _, label in columns)]]
-        groups = {**results[name]["by"], "all": results[name]["all"]}
-        rows += [[group, *(_shown(scores, key, False) for key, _ in columns)] for group, scores in groups.items()]
-        _print_table(rows)
-
-
-def _used(results: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
-    """Return the (name, label) of the metrics that any file has."""
-    found = {name for scores in results.values() for name in scores["all"]}
-    return [(name, label) for name, label in LABELS.items() if f"{PREFIX}_{name}" in found]
-
-
-def _shown(scores: dict[str, Any], name: str, with_interval: bool) -> str:
-    value, interval = (scores.get(f"{PREFIX}_{name}{end}") for end in ("", "_interval"))
-    if value is None:
-        return "–"
-    if name in COUNTS:
-        return f"{value:,}"
-    scale = 1 if name == "new_tokens" else 100
-    shown = f"{scale * value:.1f}"
-    if interval is None or not with_interval or interval[0] == interval[1]:  # rows that are all alike have no spread
-        return shown
-    return f"{shown}  [{scale * interval[0]:.1f}, {scale * interval[1]:.1f}]"
-
-
-def _print_table(rows: list[list[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *others in rows:
-        cells = [cell.ljust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        print("  ".join([first.ljust(widths[0]), *cells]).rstrip())
-
-
-def print_next(results: dict[str, dict[str, Any]], options: argparse.Namespace, argv: list[str]) -> None:
-    """Say what could not be measured, where the numbers are, and what to try."""
-    print()
-    counts = {name: scores["all"][f"{PREFIX}_samples"] for name, scores in results.items()}
-    if len(set(counts.values())) > 1:
-        shown = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-        print(f"note: these are not the same rows ({shown} answers), so their numbers do not compare.")
-    for name, scores in results.items():
-        if not scores["all"][f"{PREFIX}_references"]:
-            print(
-                f"note: {name} has no text in {options.reference or 'output'!r}: --reference FIELD names what is right"
-            )
-    if options.output:
-        print(f"metrics: {options.output}")
-    else:
-        print(f"next: python -m eval.generation {shlex.join(argv)} --output scores.json")
-
-
 # Running
 
 
@@ -347,11 +307,20 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def check_output(output: str | None) -> None:
     """Refuse a file that cannot be written, or that holds something else than scores, before anything is scored."""
-    if output and Path(output).is_dir():
+    if not output:
+        return
+    path = Path(output)
+    if path.is_dir():
         raise DataError(f"--output {output} is a directory; give the name of a file, such as {output}/scores.json")
-    if output and not Path(output).resolve().parent.is_dir():
-        raise DataError(f"--output {output}: there is no directory {Path(output).parent}; make it first")
-    if output and Path(output).exists() and not holds_scores(Path(output)):
+    if not path.parent.is_dir():
+        raise DataError(f"--output {output}: there is no directory {path.parent}; make it first")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()  # where even root may not write, os.access says it may
+    except OSError as error:
+        raise DataError(
+            f"--output {output}: no file can be made in {path.parent} ({error.strerror}); give another place"
+        ) from None
+    if path.exists() and not holds_scores(path):
         raise DataError(f"--output {output} holds something else than scores of this command; give another name")
 
 
@@ -365,13 +334,14 @@ def holds_scores(path: Path) -> bool:
 
 
 def score_files(options: argparse.Namespace, argv: list[str]) -> None:
-    """Score each file, print what came of it, and write it where that was asked for."""
+    """Score each file, write what came of it where that was asked for, and print it."""
     check_output(options.output)
-    results = {path: score_file(path, options) for path in options.files}
-    print_report(results, options.by)
-    if options.output:
+    files = {path: read_answers(path, options) for path in options.files}
+    results = {path: score_file(answers, options) for path, answers in files.items()}
+    if options.output:  # first, as whoever reads what is printed may stop reading (`| head`)
         write_whole(Path(options.output), json.dumps(results, ensure_ascii=False, indent=2) + "\n")
-    print_next(results, options, argv)
+    print_report(results, options.by)
+    print_next(results, unlike_rows(files), options, argv)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,6 +18,7 @@ from eval.metrics.exact_match.scoring import is_exact_match
 from eval.metrics.rouge.scoring import row_rouge
 from eval.metrics.token_f1.scoring import row_f1
 
+PREFIX = "predict"  # before the name of a metric, with an underscore
 PROGRESS_DELAY = 3  # seconds before a bar is shown
 
 
@@ -46,7 +47,10 @@ def compare(prediction: str, reference: str) -> Comparison:
 
 
 def compare_all(predictions: Sequence[str], references: Sequence[str | None]) -> list[Comparison | None]:
-    """Compare row by row, with a bar where it takes long; None where there is no reference, or an empty one."""
+    """Compare row by row, with a bar where it takes long.
+
+    None where there is no reference; an empty one, or one of white space alone, is none.
+    """
     from tqdm import tqdm
 
     pairs = tqdm(
@@ -56,7 +60,9 @@ def compare_all(predictions: Sequence[str], references: Sequence[str | None]) ->
         delay=PROGRESS_DELAY,
         leave=False,
     )
-    return [compare(prediction, reference) if reference else None for prediction, reference in pairs]
+    return [
+        compare(prediction, reference) if reference and reference.strip() else None for prediction, reference in pairs
+    ]
 
 
 def row_scores(prediction: str, reference: str) -> dict[str, float]:
@@ -71,13 +77,13 @@ def text_metrics(
     *,
     tokens: Sequence[int] | None = None,
     stopped: Sequence[bool] | None = None,
-    prefix: str = "predict",
+    prefix: str = PREFIX,
 ) -> dict[str, float]:
     """Return every measure of a set of answers, by names that start with `prefix` and an underscore.
 
     Args:
         predictions: the answers.
-        references: the right answer to each; None or "" where there is none.
+        references: the right answer to each; None, or nothing but white space, where there is none.
         tokens: number of new tokens of each, the one that ended it included.
         stopped: whether each ended by itself.
 

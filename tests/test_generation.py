@@ -183,10 +183,95 @@ def test_several_files_and_groups(answers, tmp_path, capsys):
     low, high = metrics[answers]["all"]["predict_chrf_interval"]
     assert low < metrics[answers]["all"]["predict_chrf"] < high == 1
     assert len(metrics[answers]["by"]["capital"]["predict_bleu_interval"]) == 2
-    assert metrics[other]["by"].keys() == {"city", "null"}
-    assert metrics[other]["by"]["null"]["predict_references"] == 0
-    assert "predict_exact_match" not in metrics[other]["by"]["null"]
+    assert metrics[other]["by"].keys() == {"city"}
+    assert metrics[other]["without"]["predict_references"] == 0
+    assert "predict_exact_match" not in metrics[other]["without"]
+    assert "without" not in metrics[answers]
     assert [path.name for path in tmp_path.glob("*.partial")] == []
+
+
+def test_groups_of_any_name_and_rows_without_one(tmp_path, capsys):
+    facts = ["all", "all", "null", "(none)", None, "", float("nan"), 7, {"of": "Rome"}]
+    path = write_lines(tmp_path / "a.jsonl", [{"prediction": "a", "fact": fact} for fact in facts])
+    output = tmp_path / "scores.json"
+    assert main([path, "--by", "fact", "--output", str(output)]) == 0
+    shown = [line.split()[:2] for line in capsys.readouterr().out.split("by fact\n")[1].splitlines()[1:8]]
+    assert shown[:3] == [["(none)", "1"], ["7", "1"], ["all", "2"]]
+    assert shown[3:] == [["null", "1"], ['{"of":', '"Rome"}'], ["(none)", "3"], ["(all)", "9"]]
+    [scores] = json.loads(output.read_text(encoding="utf-8")).values()
+    counts = {group: scores["predict_samples"] for group, scores in scores["by"].items()}
+    assert counts == {"(none)": 1, "7": 1, "all": 2, "null": 1, '{"of": "Rome"}': 1}
+    assert (scores["without"]["predict_samples"], scores["all"]["predict_samples"]) == (3, 9)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("with_a_null", [False, True])
+def test_predictions_that_went_through_pandas(answers, tmp_path, suffix, with_a_null):
+    """Where one number is null, its column becomes one of floats."""
+    import pandas
+
+    rows = [{"prediction": "no", "output": "yes", "fact": "currency"}] if with_a_null else []
+    write_lines(Path(answers), ROWS + rows)
+    copy, scores = tmp_path / f"copy{suffix}", tmp_path / "scores.json"
+    frame = pandas.read_json(answers, lines=True)
+    (frame.to_csv if suffix == ".csv" else frame.to_parquet)(copy, index=False)
+    assert main([answers, str(copy), "--by", "fact", "--output", str(scores)]) == 0
+    found = json.loads(scores.read_text(encoding="utf-8"))
+    assert found[str(copy)] == found[answers]
+    assert found[answers]["by"]["capital"]["predict_new_tokens"] == 5
+    assert found[answers]["by"]["capital"]["predict_stopped"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "count, stopped, new_tokens, share",
+    [
+        ("12", "True", 12, 1),
+        ("12.0", "FALSE", 12, 0),
+        (3.0, False, 3, 0),
+        (3, 1.0, 3, 1),
+        ("", float("nan"), None, None),
+    ],
+)
+def test_what_pandas_makes_of_numbers_and_truth(tmp_path, count, stopped, new_tokens, share):
+    path = write_lines(tmp_path / "a.jsonl", [GOOD | {"prediction_tokens": count, "prediction_stopped": stopped}])
+    assert main([path, "--output", str(tmp_path / "scores.json")]) == 0
+    scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))[path]["all"]
+    assert (scores.get("predict_new_tokens"), scores.get("predict_stopped")) == (new_tokens, share)
+
+
+def test_groups_of_dates(tmp_path, capsys):
+    import pandas
+
+    days = pandas.to_datetime(["2024-05-01", "2024-05-02", None])
+    pandas.DataFrame({"prediction": ["a", "b", "c"], "day": days}).to_parquet(tmp_path / "a.parquet")
+    assert main([str(tmp_path / "a.parquet"), "--by", "day"]) == 0
+    shown = table(capsys.readouterr().out)
+    assert shown["2024-05-01 00:00:00"][0] == shown["2024-05-02 00:00:00"][0] == shown["(none)"][0] == "1"
+
+
+@pytest.mark.parametrize(
+    "other, said",
+    [
+        ([{"output": "Rome"}, {"output": "Paris"}], "1 of 2 references in {} not in {}"),
+        ([{"output": "Paris"}, {"output": "Oslo"}, {"output": "x"}], "{} 2, {} 3 answers"),
+        ([{"output": "Paris", "input": "X?"}, {"output": "Oslo", "input": "Norway?"}], "1 of 2 inputs in {} not in {}"),
+        ([{"input": "X?"}, {"input": "Norway?"}], "1 of 2 inputs in {} not in {}"),
+        # These are the same rows: in another order, without questions, without references.
+        ([{"output": "Oslo", "input": "Norway?"}, {"output": "Paris", "input": "France?"}], None),
+        ([{"output": "Paris"}, {"output": "Oslo"}], None),
+        ([{"input": "France?"}, {"input": "Norway?", "output": " "}], None),
+    ],
+)
+def test_files_of_other_rows_are_named(tmp_path, capsys, other, said):
+    rows = [{"output": "Paris", "input": "France?"}, {"output": "Oslo", "input": "Norway?"}]
+    paths = [
+        write_lines(tmp_path / f"{name}.jsonl", [row | {"prediction": "Oslo"} for row in lines])
+        for name, lines in (("one", rows), ("two", other))
+    ]
+    assert main(paths) == 0
+    printed = capsys.readouterr().out
+    note = f"note: these are not the same rows ({(said or '').format(*paths)}), so their numbers do not compare.\n"
+    assert note in printed if said else "not the same rows" not in printed
 
 
 def test_answers_without_references(tmp_path, capsys):
@@ -220,8 +305,10 @@ GOOD = {"prediction": "a", "output": "a"}
         ([{"answer": "a"}], [], "line 1: column 'prediction' is missing\nfields there: answer; --prediction FIELD"),
         ([GOOD, {"prediction": 3}], [], "line 2: column 'prediction' holds a number, not a text"),
         ([GOOD, {"prediction": "a", "output": ["a"]}], [], "line 2: column 'output' holds a list, not a text"),
-        ([GOOD | {"prediction_tokens": "9"}], [], "line 1: column 'prediction_tokens' holds a text, not a number"),
-        ([GOOD | {"prediction_stopped": 1}], [], "holds a number, not true or false"),
+        ([GOOD | {"prediction_tokens": "many"}], [], "prediction_tokens' holds 'many'; a whole number is allowed, or"),
+        ([GOOD | {"prediction_tokens": 2.5}], [], "line 1: column 'prediction_tokens' holds 2.5; a whole number"),
+        ([GOOD | {"prediction_tokens": True}], [], "'prediction_tokens' holds True; a whole number is allowed"),
+        ([GOOD, GOOD | {"prediction_stopped": 2}], [], "line 2: column 'prediction_stopped' holds 2; true or false"),
         ([GOOD], ["--reference", "target"], "--reference target: no row of "),
         ([GOOD], ["--by", "fact"], "has this field; there are: output, prediction"),
         ([GOOD], ["--output", "no/such/m.json"], "there is no directory no/such; make it first"),
@@ -232,6 +319,7 @@ def test_wrong_requests(tmp_path, capsys, lines, flags, said):
     assert main([write_lines(tmp_path / "a.jsonl", lines), *flags]) == 2
     captured = capsys.readouterr()
     assert said in captured.err and captured.out == ""
+    assert ("--prediction FIELD" in captured.err) == ("column 'prediction' " in said or "'output'" in said)
 
 
 def test_an_output_that_holds_something_else_stays(tmp_path, capsys):
@@ -245,6 +333,27 @@ def test_an_output_that_holds_something_else_stays(tmp_path, capsys):
     assert main([str(answers), "--output", str(scores)]) == main([str(answers), "--output", str(scores)]) == 0
     scores.write_text('{"eval_loss": 1.5}')
     assert main([str(answers), "--output", str(scores)]) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no directory that root cannot write either")
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(answers, capsys, monkeypatch):
+    monkeypatch.delattr(generation, "read_answers")
+    assert main([answers, "--output", "/proc/scores.json"]) == 2
+    captured = capsys.readouterr()
+    assert "--output /proc/scores.json: no file can be made in /proc (" in captured.err and captured.out == ""
+
+
+def test_scores_are_on_disk_before_they_are_printed(answers, tmp_path, monkeypatch, capsys):
+    """As with `| head -2`."""
+
+    def broken(text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(sys.stdout, "write", broken)
+    assert main([answers, "--output", str(tmp_path / "scores.json")]) == 1
+    assert "Broken pipe" in capsys.readouterr().err
+    [scores] = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")).values()
+    assert scores["all"]["predict_samples"] == 4
 
 
 def test_files_that_cannot_be_read(tmp_path, capsys):

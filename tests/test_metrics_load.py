@@ -33,6 +33,11 @@ for name in ("bleu", "chrf", "rouge", "token_f1", "exact_match"):
     metric = evaluate.load(f"{metrics}/{name}")
     found[name] = metric.compute(predictions=predictions, references=references)
     found[name + " of several"] = metric.compute(predictions=predictions, references=several)
+    for missing in ([], None):
+        try:
+            metric.compute(predictions=predictions, references=[["Paris"], missing, ["Rome"]])
+        except ValueError as error:
+            found[f"{name} of {missing}"] = str(error)
     if name == "rouge":
         found["stems"] = metric.compute(predictions=["kills"], references=["killed"], use_stemmer=True)
 found["distinct_n"] = evaluate.load(f"{metrics}/distinct_n").compute(predictions=predictions)
@@ -77,6 +82,13 @@ def test_several_references(found):
     assert found["rouge of several"] == rouge(PREDICTIONS, SEVERAL)
     assert found["token_f1 of several"] == {"token_f1": token_f1(PREDICTIONS, SEVERAL)}
     assert found["exact_match of several"] == {"exact_match": pytest.approx(1 / 3)}
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf", "rouge", "token_f1", "exact_match"])
+@pytest.mark.parametrize("missing", [[], None])
+def test_a_row_without_a_reference_is_named(found, name, missing):
+    said = f"references[1] is {missing}: a text is needed, or a list of one or more"
+    assert found[f"{name} of {missing}"] == said
 
 
 def test_options_and_labels(found):

@@ -249,7 +249,11 @@ def test_row_scores():
 def test_text_metrics_over_rows_with_and_without_a_reference():
     found = ["It is Paris.", "anything", "Rome", "at all"]
     metrics = text_metrics(
-        found, ["Paris", None, "Rome", ""], tokens=[5, 2, 2, 3], stopped=[True, False, True, True], prefix="eval"
+        [*found, "x"],
+        ["Paris", None, "Rome", "", " \n"],
+        tokens=[5, 2, 2, 3, 3],
+        stopped=[True, False, True, True, True],
+        prefix="eval",
     )
     assert metrics == {
         "eval_references": 2,
@@ -262,7 +266,7 @@ def test_text_metrics_over_rows_with_and_without_a_reference():
         "eval_chrf": chrf(["It is Paris.", "Rome"], ["Paris", "Rome"]),
         "eval_distinct_1": 1,
         "eval_distinct_2": 1,
-        "eval_stopped": 0.75,
+        "eval_stopped": 0.8,
         "eval_new_tokens": 3,
     }
 
@@ -273,6 +277,19 @@ def test_text_metrics_without_any_reference():
         "predict_distinct_1": 0.5,
         "predict_distinct_2": 1,
     }
+
+
+@pytest.mark.parametrize("metric", [exact_match, token_f1, bleu, chrf, rouge])
+@pytest.mark.parametrize("missing", [None, [], [None], ["a", None]])
+def test_a_row_without_a_reference_is_named(metric, missing):
+    with pytest.raises(ValueError, match=r"^references\[1\] is .*: a text is needed, or a list of one or more$"):
+        metric(["a", "b"], ["", missing])
+
+
+def test_a_label_that_is_missing_is_named():
+    assert accuracy([0, "", False], [0, "", False]) == 1
+    with pytest.raises(ValueError, match=r"^references\[1\] is None: a label is needed$"):
+        accuracy(["a", None], ["a", None])
 
 
 @pytest.mark.parametrize("metric", [accuracy, exact_match, token_f1, bleu, chrf, rouge, text_metrics])

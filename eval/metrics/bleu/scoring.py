@@ -71,7 +71,14 @@ def bleu(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) 
     Tokens are those of mteval-v13a, case counts, and orders without a match are smoothed (method 3 of Chen and Cherry).
 
     Raises:
-        ValueError: the two differ in length.
+        ValueError: the two differ in length, or a row has no reference; says which.
     """
+    _refuse_missing(references)
     counts = [bleu_counts(*pair) for pair in zip(predictions, references, strict=True)]
     return bleu_score([sum(column) for column in zip(*counts, strict=True)])
+
+
+def _refuse_missing(references: Sequence[str | Sequence[str]]) -> None:
+    for row, reference in enumerate(references):
+        if not isinstance(reference, str) and (not reference or None in reference):
+            raise ValueError(f"references[{row}] is {reference}: a text is needed, or a list of one or more")

@@ -61,7 +61,14 @@ def chrf(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) 
     n-grams are counted over all rows, not averaged over them. It needs no words, so it serves every language.
 
     Raises:
-        ValueError: the two differ in length.
+        ValueError: the two differ in length, or a row has no reference; says which.
     """
+    _refuse_missing(references)
     counts = [chrf_counts(*pair) for pair in zip(predictions, references, strict=True)]
     return chrf_score([sum(column) for column in zip(*counts, strict=True)])
+
+
+def _refuse_missing(references: Sequence[str | Sequence[str]]) -> None:
+    for row, reference in enumerate(references):
+        if not isinstance(reference, str) and (not reference or None in reference):
+            raise ValueError(f"references[{row}] is {reference}: a text is needed, or a list of one or more")

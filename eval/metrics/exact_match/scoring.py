@@ -16,6 +16,13 @@ def exact_match(predictions: Sequence[str], references: Sequence[str | Sequence[
     Case and punctuation count; `token_f1` is the measure that leaves them out.
 
     Raises:
-        ValueError: the two differ in length, or are empty.
+        ValueError: the two differ in length, are empty, or a row has no reference; says which.
     """
+    _refuse_missing(references)
     return fmean(float(is_exact_match(*pair)) for pair in zip(predictions, references, strict=True))
+
+
+def _refuse_missing(references: Sequence[str | Sequence[str]]) -> None:
+    for row, reference in enumerate(references):
+        if not isinstance(reference, str) and (not reference or None in reference):
+            raise ValueError(f"references[{row}] is {reference}: a text is needed, or a list of one or more")

@@ -62,7 +62,14 @@ def rouge(
     written without spaces a clause is one word; chrF tells more there. One word has no pair: its `rouge2` is 0.
 
     Raises:
-        ValueError: the two differ in length, or are empty.
+        ValueError: the two differ in length, are empty, or a row has no reference; says which.
     """
+    _refuse_missing(references)
     rows = [row_rouge(*pair, use_stemmer) for pair in zip(predictions, references, strict=True)]
     return {name: fmean(row[name] for row in rows) for name in TYPES}
+
+
+def _refuse_missing(references: Sequence[str | Sequence[str]]) -> None:
+    for row, reference in enumerate(references):
+        if not isinstance(reference, str) and (not reference or None in reference):
+            raise ValueError(f"references[{row}] is {reference}: a text is needed, or a list of one or more")
