@@ -313,11 +313,6 @@ def test_options_without_effect_are_named_and_left_out(light):
         ("--max_tokens_per_batch 0", ["--max_tokens_per_batch 0", "1 or more"]),
         ("--lr_scheduler_type reduce_lr_on_plateau", ["--lr_scheduler_type", "--eval_strategy"]),
         ("--load_best_model_at_end", ["--load_best_model_at_end", "save and eval strategy"]),
-        ("--metric_for_best_model mmlu_eval_loss", ["--metric_for_best_model mmlu_eval_loss", "--do_mmlu_eval"]),
-        (
-            "--do_mmlu_eval --mmlu_dataset data/demo/mmlu.json --metric_for_best_model eval_mmlu_test_accuracy",
-            ["--metric_for_best_model eval_mmlu_test_accuracy", "mmlu_eval_accuracy"],
-        ),
         ("--do_train False", ["--do_train False", "--do_eval", "--do_predict"]),
         ("--remove_unused_columns True", ["--remove_unused_columns True", "False"]),
         ("--generation_num_beams 4", ["--generation_num_beams 4", "--num_beams"]),

@@ -199,6 +199,15 @@ def test_the_best_checkpoint_by_mmlu(questions, make_base, command, tmp_path, sc
     assert not any(name.startswith("eval_mmlu") for name in json.loads((tmp_path / "out" / "metrics.json").read_text()))
 
 
+@pytest.mark.parametrize("flags", [["--mmlu_split", "test", "--do_mmlu_eval"], []])
+def test_a_best_checkpoint_by_what_is_not_measured_is_refused(questions, make_base, command, capsys, flags):
+    best = ["--metric_for_best_model", "eval_mmlu_eval_loss"]
+    if flags:
+        flags = [*flags, "--mmlu_dataset", str(questions)]
+    assert qlora.main(command(make_base(), *flags, *best)) == 2
+    assert "--metric_for_best_model eval_mmlu_eval_loss: this command measures no such" in capsys.readouterr().err
+
+
 def test_questions_alone_need_no_rows(questions, make_base, tmp_path, capsys):
     """Nothing is said of rows and training; a model with fewer positions than rows have tokens by default will do."""
     argv = ["--model_name_or_path", str(make_base("gpt2")), "--bits", "16", "--output_dir", str(tmp_path / "out")]
