@@ -178,16 +178,17 @@ def groups_of(tournament: Tournament) -> numpy.ndarray:
 
 
 def ended_alike(tournament: Tournament, groups: numpy.ndarray) -> numpy.ndarray:
-    """(players,) whether every two players of a player's group have the same score in each question they met in.
+    """(players,) whether in a player's group each player, and every two that met, have one score in every question.
 
     Other draws of such questions change no score; what width an interval has then comes of the orders and of how many
     games were drawn.
     """
-    met: dict = {}  # two players → question → scores of the one with the lower number
+    met: dict = {}  # two players, or one and None → question → scores of the first
     rows = zip(tournament.first, tournament.second, tournament.won, tournament.question, strict=True)
     for first, second, won, question in rows:
         pair, won = ((first, second), won) if first < second else ((second, first), 1 - won)
-        met.setdefault(pair, {}).setdefault(question, []).append(won)
+        for who, score in ((pair, won), ((pair[0], None), won), ((pair[1], None), 1 - won)):
+            met.setdefault(who, {}).setdefault(question, []).append(score)
     differ = [
         groups[one] for (one, _), found in met.items() if len({sum(won) / len(won) for won in found.values()}) > 1
     ]

@@ -23,7 +23,8 @@ from data.files import check_file, open_file
 FIRST, SECOND, TIE = 1, 2, 3
 HUMAN = {"system_a", "system_b", "prompt", "answer"}
 ANSWERS = {"system_a": FIRST, "system_b": SECOND, "tie": TIE}
-CSV_SCORES = {str(score): score for score in (FIRST, SECOND, TIE, -1)}  # a judge whose reply is unclear gives -1
+# As texts; a judge whose reply is unclear gives -1, and pandas makes floats of a column where one is missing.
+CSV_SCORES = {f"{score}{end}": score for score in (FIRST, SECOND, TIE, -1) for end in ("", ".0")}
 NO_JUDGE = "judge"  # what a judge is called that neither line nor file name tells
 # Judges whose names can be told from the end of a player's name, as in SECOND-gpt-4-reviewer-threeclass.
 JUDGE = r"(?:gpt-?\d[\d.]*o?|chatgpt|claude(?:-\d[\d.]*)?|bard)(?:-(?:turbo|mini|preview|\d+))*"

@@ -199,6 +199,8 @@ def _is_missing(value: Any) -> bool:
 def _label(value: Any) -> str | None:
     if _is_missing(value):
         return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a float of pandas
     is_json = isinstance(value, bool | list | dict)
     return json.dumps(value, ensure_ascii=False, default=str) if is_json else str(value)
 

@@ -122,8 +122,11 @@ def read_row(line: str, place: str) -> dict[str, str]:
         raise DataError(
             f"{place}: the prompt ends in {row['input'][-20:]!r}; it must end in {ANSWER!r}, for the letter"
         )
-    if any("\ud800" <= character <= "\udfff" for character in row["input"]):
-        raise DataError(f"{place}: the prompt holds half a character (\\ud800 to \\udfff alone), which is no text")
+    try:
+        row["input"].encode()
+    except UnicodeEncodeError as error:
+        half = "the prompt holds half a character (\\ud800 to \\udfff alone), which is no text"
+        raise DataError(f"{place}: {half}") from error
     if row["subject"] in NO_SUBJECTS:
         raise DataError(
             f"{place}: subject {row['subject']!r} is the name of another metric (mmlu_eval_accuracy_{row['subject']}); "

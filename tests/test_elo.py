@@ -290,6 +290,13 @@ def test_those_whose_questions_differ_keep_their_interval(write, rate, capsys):
     assert "every question of p, q ended alike" in capsys.readouterr().out
 
 
+def test_players_that_win_some_questions_and_lose_others_keep_their_interval(write, rate):
+    """Though every two of them ended all of their own questions alike."""
+    files = [write(f"{a}-vs-{b}", [1] * 20, start=20 * n) for n, (a, b) in enumerate(("ab", "bc", "ca"))]
+    result = rate(*files, "--orders", 400)
+    assert {row["player"] for row in result["players"] if row["interval"]} == set("abc")
+
+
 def test_no_interval_where_the_noise_of_the_orders_hides_it(write, rate, capsys, monkeypatch):
     """Which is no certainty either; the questions did not end alike, and more orders help."""
     monkeypatch.setattr("eval.elo.question_interval", lambda rating, finals: numpy.array([rating, rating + 1e-10]))

@@ -84,7 +84,7 @@ def test_human_annotations_of_the_release(tmp_path, rate):
 @pytest.mark.parametrize(("ending", "separator"), [(".csv", ","), (".tsv", "\t")])
 def test_scores_of_a_csv_are_texts(tmp_path, rate, ending, separator):
     path = tmp_path / f"p-vs-q{ending}"
-    lines = [("question_id", "score"), *enumerate([1, 2, 3, 1, -1, "", "x", "1.0", 4], 1), ("", 2), ("", 2)]
+    lines = [("question_id", "score"), *enumerate([1, 2, 3, "1.0", -1, "", "x", "1.5", 4], 1), ("", 2), ("", 2)]
     path.write_text("".join(separator.join(map(str, line)) + "\n" for line in lines), encoding="utf-8")
     result = rate(path, "--orders", 5)
     assert result["matrix"]["p"] == {"q": {"wins": 2, "ties": 1, "losses": 3}}

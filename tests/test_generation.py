@@ -239,6 +239,13 @@ def test_what_pandas_makes_of_numbers_and_truth(tmp_path, count, stopped, new_to
     assert (scores.get("predict_new_tokens"), scores.get("predict_stopped")) == (new_tokens, share)
 
 
+def test_groups_of_numbers_that_pandas_made_floats(tmp_path, capsys):
+    path = write_lines(tmp_path / "a.jsonl", [GOOD | {"level": level} for level in (3, 3.0, 3.5, None)])
+    assert main([path, "--by", "level"]) == 0
+    shown = table(capsys.readouterr().out)
+    assert (shown["3"][0], shown["3.5"][0], shown["(none)"][0]) == ("2", "1", "1")
+
+
 def test_groups_of_dates(tmp_path, capsys):
     import pandas
 

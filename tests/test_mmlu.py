@@ -208,6 +208,19 @@ def test_a_best_checkpoint_by_what_is_not_measured_is_refused(questions, make_ba
     assert "--metric_for_best_model eval_mmlu_eval_loss: this command measures no such" in capsys.readouterr().err
 
 
+def test_a_mistyped_best_metric_is_refused_before_training(questions, make_base, command, tmp_path, capsys):
+    flags = [
+        "--do_mmlu_eval",
+        "--mmlu_dataset",
+        str(questions),
+        "--metric_for_best_model",
+        "mmlu_eval_acuracy_virology",
+    ]
+    assert qlora.main(command(make_base(), *flags)) == 2
+    assert "try mmlu_eval_accuracy_virology" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "trainer_state.json").exists()
+
+
 def test_questions_alone_need_no_rows(questions, make_base, tmp_path, capsys):
     """Nothing is said of rows and training; a model with fewer positions than rows have tokens by default will do."""
     argv = ["--model_name_or_path", str(make_base("gpt2")), "--bits", "16", "--output_dir", str(tmp_path / "out")]
@@ -269,6 +282,7 @@ def test_a_full_memory_ends_only_processes_that_compute_together(questions, make
         log=lambda metrics: None,
     )
     flags = {"mmlu_split": "eval", "mmlu_source_max_len": 2048, "mmlu_dataset": str(questions)}
+    flags |= {"metric_for_best_model": None}
     callback = mmlu.MMLUEvalCallback(trainer, types.SimpleNamespace(**flags, max_mmlu_samples=None, seed=0))
 
     def fill_up(self, ids):
