@@ -238,11 +238,12 @@ def say_what_differs(args: Any, generation_args: Any, checkpoint: str | None) ->
 
 
 def check_mmlu(args: Any) -> None:
-    """Refuse --do_mmlu_eval where its questions are not there, or are none."""
+    """Refuse --do_mmlu_eval where its questions are not there, are none, or do not give what is to be the best."""
     if args.do_mmlu_eval:
-        from eval.mmlu_prompts import load_mmlu
+        from eval.mmlu_prompts import check_best_metric, load_mmlu
 
-        load_mmlu(args.mmlu_dataset, args.mmlu_split)
+        rows = load_mmlu(args.mmlu_dataset, args.mmlu_split, args.max_mmlu_samples, args.seed)
+        check_best_metric(args.metric_for_best_model, rows, args.mmlu_split)
 
 
 def add_callbacks(trainer: Any, args: Any) -> Any:

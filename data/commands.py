@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,12 @@ def exit_status(program: str, work: Callable[[], None]) -> int:
         print(f"{program}: interrupted; no file is half written", file=sys.stderr)
         return 130
     return 0
+
+
+def check_writable(directory: Path) -> None:
+    """Make a directory and try to write there; raises OSError. os.access says yes to root where nobody can write."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=directory).close()
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

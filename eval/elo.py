@@ -14,12 +14,11 @@ https://arxiv.org/abs/2305.14314
 """
 
 import argparse
+import io
 import itertools
 import json
 import math
-import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from typing import Any
 
 import numpy
 
-from data.commands import exit_status, write_whole
+from data.commands import check_writable, exit_status, write_whole
 from data.fields import DataError
 from eval.agreement import agreement, position_bias
 from eval.elo_games import FIRST, SECOND, TIE, FileCount, Game, read_games
@@ -351,23 +350,14 @@ def select(games: Sequence[Game], files: Sequence[FileCount], options: argparse.
     return kept
 
 
-def make_directory(output: Path) -> None:
-    """Make the directory and try to write a file there; raises DataError."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=output).close()
-    except OSError as error:
-        raise DataError(f"--output {output} cannot be written: {error.strerror or error}") from error
-
-
 def report(result: Mapping[str, Any], output: Path) -> None:
     """Write elo.json, elo.md and elo.png, each whole or not at all, and then print the tables, as a pipe may break."""
     text = format_report(result)
     write_whole(output / "elo.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     write_whole(output / "elo.md", text)
-    partial = output / "elo.png.partial"
-    lacks_characters = draw(result, partial)
-    os.replace(partial, output / "elo.png")
+    picture = io.BytesIO()
+    lacks_characters = draw(result, picture)
+    write_whole(output / "elo.png", picture.getvalue())
     print(text)
     print("wrote " + ", ".join(str(output / f"elo.{ending}") for ending in ("json", "md", "png")))
     if lacks_characters:
@@ -380,7 +370,10 @@ def rate_files(options: argparse.Namespace) -> None:
     """Read, rate, write, and say what came of it."""
     games, files = read_games(options.files, options.players)
     kept = select(games, files, options)
-    make_directory(options.output)
+    try:
+        check_writable(options.output)
+    except OSError as error:
+        raise DataError(f"--output {options.output} cannot be written: {error.strerror or error}") from error
     result = rate(kept, options)
     result["settings"] = {name: str(value) if name == "output" else value for name, value in vars(options).items()}
     result["files"] = [vars(count) for count in files]

@@ -1,7 +1,7 @@
 """Elo ratings as text and as a picture.
 
     text = format_report(result)       # Markdown that reads well in a terminal too
-    draw(result, Path("elo.png"))
+    draw(result, io.BytesIO())
 
 `result` is what elo.json holds.
 """
@@ -9,8 +9,7 @@
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 FEW_GAMES = 30  # with fewer, a player is marked
 UNDEFINED = "undefined (every verdict is the same)"
@@ -218,8 +217,8 @@ def _files(result: Mapping[str, Any]) -> list[str]:
 # Picture
 
 
-def draw(result: Mapping[str, Any], path: Path) -> bool:
-    """Draw the ratings with both intervals, and the score of every player against every other, as PNG.
+def draw(result: Mapping[str, Any], file: BinaryIO) -> bool:
+    """Draw the ratings with both intervals, and the score of every player against every other, as PNG into `file`.
 
     Returns:
         whether the font lacks characters of the names, which are boxes in the picture then.
@@ -236,7 +235,7 @@ def draw(result: Mapping[str, Any], path: Path) -> bool:
     _draw_matrix(figure, right, result)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        figure.savefig(path, format="png")
+        figure.savefig(file, format="png")
     lacking = [one for one in caught if str(one.message).startswith("Glyph ") and "missing from" in str(one.message)]
     for other in caught:
         if other not in lacking:

@@ -15,7 +15,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data.commands import exit_status, write_whole
+from data.commands import check_writable, exit_status, write_whole
 from data.fields import DataError, SkipRow, text
 from data.rows import fields_of
 from eval.generation_report import print_next, print_report
@@ -317,7 +316,7 @@ def check_output(output: str | None) -> None:
     if not path.parent.is_dir():
         raise DataError(f"--output {output}: there is no directory {path.parent}; make it first")
     try:
-        tempfile.TemporaryFile(dir=path.parent).close()  # where even root may not write, os.access says it may
+        check_writable(path.parent)
     except OSError as error:
         raise DataError(
             f"--output {output}: no file can be made in {path.parent} ({error.strerror}); give another place"

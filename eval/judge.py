@@ -279,7 +279,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, help="passed to the endpoint, for servers that sample with one")
     add("--concurrency", type=at_least(1), default=4, help="requests under way at once (default: %(default)s)")
     add("--requests_per_minute", type=at_least(0.01), help="tries included (default: no limit)")
-    add("--timeout", type=at_least(0.01), default=300.0, help="seconds without a byte of it (default: %(default)s)")
+    add("--timeout", type=at_least(0.01), default=300.0, help="seconds without any byte (default: %(default)s)")
     add("--max_retries", type=at_least(0), default=6, help="further tries of a request (default: %(default)s)")
     add("--retry_wait", type=at_least(0.0), default=1.0, help="seconds before the second try (default: %(default)s)")
     add("--retry_failures", action="store_true", help="ask again where the reply could not be read")

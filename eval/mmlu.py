@@ -7,7 +7,6 @@ Source: https://arxiv.org/abs/2009.03300
 """
 
 import contextlib
-import difflib
 import functools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,6 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from data.formats import DataError
 from data.mmlu.prompts import LETTERS
 from eval.mmlu_prompts import Prompt, encode_prompts, letter_tokens, load_mmlu
 from eval.prefix import group, next_logits
@@ -164,21 +162,12 @@ class MMLUEvalCallback(TrainerCallback):
         self.split = args.mmlu_split
         self.max_tokens = args.mmlu_source_max_len
         self.rows = load_mmlu(args.mmlu_dataset, args.mmlu_split, args.max_mmlu_samples, args.seed)
-        self.check_best(args.metric_for_best_model or "")
         self.prompts: list[Prompt] | None = None
         self.logits: torch.Tensor | None = None
         self.prefix = ""
         self.say = functools.cache(print)  # once, not at each evaluation
         if trainer is not None:
             self.prepare()
-
-    def check_best(self, name: str) -> None:
-        """Refuse a --metric_for_best_model that would be missed only at the first evaluation."""
-        names = mmlu_metrics(self.rows, torch.zeros(len(self.rows), len(LETTERS)), self.split).keys()
-        best = name.removeprefix("eval_")
-        if best.startswith("mmlu_") and best not in names:
-            near = ", ".join(difflib.get_close_matches(best, names, n=2) or list(names)[:2])
-            raise DataError(f"--metric_for_best_model {name}: these questions give no such number; try {near}")
 
     def prepare(self) -> None:
         """Encode the questions, so that what is wrong with them is said before anything is trained."""

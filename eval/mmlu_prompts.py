@@ -7,6 +7,7 @@
 Source: https://arxiv.org/abs/2009.03300
 """
 
+import difflib
 import json
 import random
 import re
@@ -18,7 +19,7 @@ from typing import Any
 
 from data.formats import DataError
 from data.mmlu.prompts import LETTERS
-from eval.subjects import GROUPS
+from eval.subjects import GROUP_OF, GROUPS
 
 MMLU_DIRECTORY = Path(__file__).resolve().parent.parent / "data" / "mmlu"
 SHOTS = {"mmlu-zs": "zero", "mmlu-fs": "five"}
@@ -100,6 +101,29 @@ def load_mmlu(dataset: str, split: str, limit: int | None = None, seed: int = 42
         raise DataError(f"{path} is empty: it needs an object with subject, input and output on each line")
     rows = [read_row(line, f"{path}, line {n}") for n, line in enumerate(text.removesuffix("\n").split("\n"), start=1)]
     return rows if limit is None else [rows[index] for index in spread([row["subject"] for row in rows], limit, seed)]
+
+
+def check_best_metric(name: str | None, rows: Sequence[dict[str, str]], split: str) -> None:
+    """Refuse a --metric_for_best_model that is MMLU's by its name and would be missed at the first evaluation.
+
+    Raises:
+        DataError: scoring these rows gives no such number.
+    """
+    best, names = (name or "").removeprefix("eval_"), metric_names(rows, split)
+    if best.startswith("mmlu_") and best not in names:
+        near = ", ".join(difflib.get_close_matches(best, names, n=2) or names[:2])
+        raise DataError(f"--metric_for_best_model {name}: these questions give no such number; try {near}")
+
+
+def metric_names(rows: Sequence[dict[str, str]], split: str) -> list[str]:
+    """The names of what `eval.mmlu.mmlu_metrics` makes of these rows."""
+    subjects = {row["subject"] for row in rows}
+    groups = {f"group_{GROUP_OF[subject]}" for subject in subjects & GROUP_OF.keys()}
+    means = {"groups", "groups_low", "groups_high"} if groups else set()
+    accuracies = sorted({"low", "high", "questions"} | groups | means | subjects)
+    return [
+        f"mmlu_{split}_{name}" for name in ("accuracy", "loss", "questions", *(f"accuracy_{a}" for a in accuracies))
+    ]
 
 
 def read_row(line: str, place: str) -> dict[str, str]:
