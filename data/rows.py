@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.commands import check_writable
 from data.files import Source
 from data.formats import DataError, Format, SkipRow, as_question, detect_format
 
@@ -73,10 +72,11 @@ def cache_directory(args: Any) -> Path:
 
     directory = Path(getattr(args, "cache_dir", None) or datasets.config.HF_DATASETS_CACHE).expanduser() / "qlora"
     try:
-        check_writable(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            return directory
     except OSError as error:
         raise cannot_write(directory, error) from error
-    return directory
 
 
 def cannot_write(directory: Path, error: OSError) -> DataError:
