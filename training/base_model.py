@@ -183,6 +183,17 @@ def load_base_model(args: Any, weights: str, config: Any) -> Any:
     return model.requires_grad_(False)
 
 
+def build_skeleton(args: Any, config: Any) -> Any:
+    """The causal language model of a config with its layers and no weights, in a moment."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=args.trust_remote_code)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise ModelError(cannot_load(args.model_name_or_path, error)) from error
+
+
 def read_weights(args: Any, weights: str, **options: Any) -> Any:
     """`from_pretrained`, where a weight that is missing is an error: it would be left random."""
     from safetensors import SafetensorError
