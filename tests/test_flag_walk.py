@@ -8,6 +8,7 @@ import pytest
 
 import qlora
 from training.arguments import DataArguments, GenerationArguments, ModelArguments, light_training_arguments, parse
+from training.library_flags import NEEDS, UNUSED
 from training.parsing import make_parser, without_heavy_packages
 
 # Flag → what is written behind it: a wrong value, and other flags where it is wrong with them alone.
@@ -191,6 +192,7 @@ def test_every_flag_is_in_the_walk(light):
     parser = make_parser((ModelArguments, DataArguments, light, GenerationArguments))
     flags = {action.dest for action in parser._actions} - {"help"}
     assert flags == WALK.keys() | FREE.keys()
+    assert {name for names, *_ in NEEDS + UNUSED for name in names} < flags
     assert not WALK.keys() & FREE.keys() and not WRONG.keys() & set(TRUTHS)
 
 

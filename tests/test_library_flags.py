@@ -119,6 +119,11 @@ def test_best_metrics_are_those_that_are_measured(shared):
         (["--lr_scheduler_kwargs", "{bad"], ["--lr_scheduler_kwargs {bad", "no JSON", "JSON object"]),
         (["--lr_scheduler_kwargs", "[1]"], ["--lr_scheduler_kwargs [1]", "JSON object"]),
         (["--lr_scheduler_type", "greedy"], ["--lr_scheduler_type greedy", "--eval_strategy"]),
+        (
+            ["--lr_scheduler_type", "greedy", "--metric_for_best_model", "bleu", "--predict_with_generate", *EVALUATED],
+            ["greedy follows bleu to its min", '{"mode": "max"}'],
+        ),
+        (["--warmup_steps", "1.5"], ["--warmup_steps 1.5", "a whole number, or a share"]),
         (["--gradient_checkpointing_kwargs", '{"nosuch": 1}'], ["--gradient_checkpointing_kwargs", "every_n_layers"]),
         (
             ["--gradient_checkpointing_kwargs", '{"use_reentrant": true, "debug": true}'],
@@ -202,9 +207,12 @@ def test_deepspeed_files_are_read(make_args, tmp_path, monkeypatch):
     assert "ZeRO stage 3 with --bits 4" in refusal(make_args, "--deepspeed", str(path))
 
 
-def test_offloading_needs_a_gpu(make_args):
+def test_what_needs_a_gpu(make_args, monkeypatch):
+    monkeypatch.setattr("training.library_flags.require_package", lambda *names: None)
     message = refusal(make_args, "--gradient_checkpointing_kwargs", '{"offload": true}')
     assert "--activation_checkpointing_kwargs with offload" in message
+    assert "--use_liger_kernel without a GPU" in refusal(make_args, "--use_liger_kernel")
+    assert "--fp16_full_eval without a CUDA GPU" in refusal(make_args, "--fp16_full_eval", "--bits", "16")
 
 
 # ---- Taken as meant ------------------------------------------------------------------------------------------------
@@ -260,8 +268,8 @@ def test_flags_without_effect_are_named(make_args, monkeypatch):
         "3",
     ]
     assert unused_library_flags(make_args(["--use_cpu", *argv])[1]) == [
-        "--eval_steps 5.0: no effect without --eval_strategy steps",
-        "--save_steps 3.0: no effect without --save_strategy steps",
+        "--eval_steps 5: no effect without --eval_strategy steps",
+        "--save_steps 3: no effect without --save_strategy steps",
         "--run_name mine: no effect without a tracker (--report_to)",
         "--ddp_timeout 9: no effect without a launcher, such as torchrun",
     ]

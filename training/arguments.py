@@ -17,7 +17,7 @@ from typing import Any
 from training.evaluation_arguments import EvaluationArguments
 from training.flag_rules import CHOICES, FIXED_FLAGS, GROUPING_STRATEGIES, RANGES, REPLACED_FLAGS
 from training.generation_arguments import GenerationArguments
-from training.library_flags import check_library_flags, read_settings
+from training.library_flags import check_library_flags, more_is_better, read_settings
 from training.parsing import (
     EXAMPLES,
     USAGE,
@@ -323,8 +323,8 @@ class QLoRAArguments(EvaluationArguments):
             self.eval_steps = self.eval_steps or self.logging_steps
         if self.save_strategy == "best" and self.metric_for_best_model is None:
             self.metric_for_best_model = "loss"
-        if self.greater_is_better is None and (self.metric_for_best_model or "").endswith("perplexity"):
-            self.greater_is_better = False  # which the library knows of names that end in "loss" alone
+        if self.metric_for_best_model is not None:
+            self.greater_is_better = more_is_better(self)  # the library takes more perplexity for better
         if self.eval_on_start is None:
             self.eval_on_start = bool(self.do_eval and self.do_train)
         self.evaluation_generates = self.predict_with_generate

@@ -39,6 +39,7 @@ RANGES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "neftune_noise_alpha",
         ),
     ),
+    ("a whole number, or a share below 1", lambda x: x < 1 or x == int(x), ("warmup_steps",)),
     ("from 0 to below 1", lambda x: 0 <= x < 1, ("lora_dropout", "adam_beta1", "adam_beta2", "label_smoothing_factor")),
     ("from 0 to 1", lambda x: 0 <= x <= 1, ("warmup_ratio",)),
     ("from 0 to 4294967295", lambda n: 0 <= n < 2**32, ("seed", "data_seed")),

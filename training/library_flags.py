@@ -137,6 +137,13 @@ UNUSED: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
 )  # fmt: skip
 
 
+def more_is_better(args: Any) -> bool:
+    """Whether more of --metric_for_best_model is better, as said or by its name."""
+    if args.greater_is_better is not None:
+        return args.greater_is_better
+    return not (args.metric_for_best_model or "loss").endswith(("loss", "perplexity"))
+
+
 def flags_set(args: Any, names: tuple[str, ...]) -> list[str]:
     """`--flag value` for each of `names` that is away from its default."""
     defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(args)}
@@ -146,7 +153,10 @@ def flags_set(args: Any, names: tuple[str, ...]) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict) else str(getattr(value, "value", value))
+    """A value as one would write it behind a flag."""
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return f"{value:g}" if isinstance(value, float) else str(getattr(value, "value", value))
 
 
 def unused_library_flags(args: Any) -> list[str]:
@@ -279,8 +289,14 @@ def check_schedule(args: Any) -> None:
         kind not in FOLLOWING_SCHEDULES or is_evaluated(args),
         f"{flag} with --eval_strategy no: it needs evaluations to react to. Add --eval_strategy steps.",
     )
-    if settings:
-        check_settings(f"--lr_scheduler_kwargs {shown(settings)}", settings, SCHEDULES[kind], flag)
+    check_settings(f"--lr_scheduler_kwargs {shown(settings)}", settings, SCHEDULES[kind], flag)
+    if kind in FOLLOWING_SCHEDULES:
+        metric, better = args.metric_for_best_model or "loss", "max" if more_is_better(args) else "min"
+        require(
+            settings.get("mode", "min") == better,
+            f"{flag} follows {metric} to its {settings.get('mode', 'min')}, and the best is its {better}: add "
+            f"""--lr_scheduler_kwargs '{{"mode": "{better}"}}'.""",
+        )
     needed = NEEDED_SETTINGS.get(kind)
     if needed is not None:
         given = [name for name in needed if settings.get(name) is not None]

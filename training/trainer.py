@@ -59,7 +59,7 @@ class TrainingArguments(QLoRAArguments, Seq2SeqTrainingArguments):
             self.fit_without_cuda()
         try:
             Seq2SeqTrainingArguments.__post_init__(self)
-        except (ValueError, TypeError, ImportError) as error:
+        except (ValueError, TypeError, ImportError, OverflowError) as error:
             raise ArgumentsError(str(error)) from error
         self._n_gpu = min(self._n_gpu, 1)  # one process, one device: never DataParallel
 
@@ -93,6 +93,7 @@ class TrainingArguments(QLoRAArguments, Seq2SeqTrainingArguments):
                 f"--{name} without a CUDA GPU: fp16 products on a CPU are over 20 times slower than fp32. "
                 f"Leave --{name} out (fp32), or try --{name.replace('fp16', 'bf16')}.",
             )
+        require(not self.use_liger_kernel, "--use_liger_kernel without a GPU: its kernels run on GPUs. Leave it out.")
         require(not self.fsdp, "--fsdp without GPUs: the library shards no model on CPUs. Leave it out.")
         require(self.ddp_backend != "nccl", "--ddp_backend nccl without NVIDIA GPUs: use --ddp_backend gloo.")
         require(
