@@ -27,7 +27,32 @@ def repair_special_tokens(tokenizer: Any, config: Any) -> None:
     if bare:
         tokenizer.eos_token = token_of(tokenizer, config.eos_token_id)
     if not tokenizer.eos_token:
-        raise ValueError("neither the tokenizer nor the model config names an end-of-sequence token")
+        raise ValueError(
+            "neither the tokenizer nor the model config names an end-of-sequence token; name it in "
+            "tokenizer_config.json, as eos_token"
+        )
+
+
+def keep_settings(tokenizer: Any) -> None:
+    """Note the settings of a tokenizer that is just loaded and that would not be saved again as they are.
+
+    LLaMA's `legacy` is read but not written by transformers 5.23, and decides what follows a special token. Truncation
+    and padding of tokenizer.json end with the first call of the tokenizer.
+    """
+    if hasattr(tokenizer, "legacy"):
+        tokenizer.init_kwargs["legacy"] = tokenizer.legacy
+    if tokenizer.is_fast:
+        backend = tokenizer.backend_tokenizer
+        tokenizer.loaded_settings = {"truncation": backend.truncation, "padding": backend.padding}
+
+
+def restore_settings(tokenizer: Any) -> None:
+    """Bring back what `keep_settings` noted, before the tokenizer is saved."""
+    settings = getattr(tokenizer, "loaded_settings", {})
+    if settings.get("truncation"):
+        tokenizer.backend_tokenizer.enable_truncation(**settings["truncation"])
+    if settings.get("padding"):
+        tokenizer.backend_tokenizer.enable_padding(**settings["padding"])
 
 
 def token_of(tokenizer: Any, token_id: int | list[int] | None) -> str | None:

@@ -30,6 +30,7 @@ from training.checkpoint import SavingError
 from training.failures import failing_as
 from training.loss import row_losses, supervised_logits, supervised_only, supervised_tokens, takes_logits_to_keep
 from training.steps import Step, StepSampler, all_tokens, check_packing, rows_in
+from training.tokenizer import restore_settings
 
 LOADER_OPTIONS = (
     "num_workers", "pin_memory", "persistent_workers", "multiprocessing_context", "prefetch_factor", "in_order",
@@ -276,6 +277,7 @@ class QLoRATrainer(Seq2SeqTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         model = self.accelerator.unwrap_model(self.model)
+        restore_settings(self.processing_class)
         with failing_as(SavingError, f"{output_dir} could not be written", OSError, SafetensorError):
             if not hasattr(model, "peft_config"):
                 super()._save(output_dir, state_dict)
