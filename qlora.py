@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from data.formats import DataError
-from data.sources import check_sources
+from data.sources import check_sources, hub_names
 from training.arguments import FailedRunError, RequestError, check_command_line, parse
+from training.parsing import check_installed
 
 # The public names, and where each is; `from qlora import X` imports X's module only then.
 PUBLIC_NAMES = {
@@ -72,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def check_request(argv: list[str]) -> None:
     """Answer `--help` and refuse wrong flags and missing data files before torch is loaded, which takes seconds."""
+    check_installed()
     parsed = check_command_line(argv)
     if parsed is not None:
         check_sources(parsed[1])
@@ -284,7 +286,7 @@ def finish(trainer: Any, args: Any, argv: list[str], tuned: bool) -> None:
 
     if trainer.is_world_process_zero():
         if args.do_train:
-            write_model_card(args, argv)
+            write_model_card(args, argv, hub_names(args.dataset))
         elif tuned and args.resume_from_checkpoint is None:  # which may name other weights than the card is of
             refresh_model_card(args.output_dir)
         print_summary(args, read_metrics(args.output_dir), tuned, argv)

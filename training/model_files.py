@@ -97,31 +97,26 @@ def hub_reason(name: str, error: Exception) -> str | None:
     """What the hub, or the want of it, has to do with `error`."""
     from huggingface_hub import constants, errors
 
-    kinds = tuple(causes(error))
-
-    def was(*types: type) -> bool:
-        return any(isinstance(kind, types) for kind in kinds)
-
     if Path(name).is_dir():
         return None
-    page = f"{constants.ENDPOINT}/{name}"
-    if was(errors.LocalTokenNotFoundError):
-        return "--use_auth_token asks for a stored token, and there is none: log in once with `hf auth login`."
-    if was(errors.GatedRepoError):
-        return f"it is gated: ask for access on {page}, and log in once with `hf auth login`."
-    if was(errors.RepositoryNotFoundError):
-        return (
-            f"there is neither such a directory here nor {page} for you. If that one is private, log in once with "
-            "`hf auth login`."
-        )
-    if was(errors.HFValidationError):
-        return "it is neither a directory here nor like a name on the hub, such as Qwen/Qwen3-0.6B."
-    if was(errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, errors.HfHubHTTPError, ConnectionError):
-        searched = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else f"{constants.ENDPOINT} does not answer"
-        return (
-            f"it is no directory here, {searched}, and the cache does not hold all of it.\n"
-            f"Where there is a network: hf download {name} --local-dir DIR; then give --model_name_or_path DIR."
-        )
+    page, login = f"{constants.ENDPOINT}/{name}", "log in once with `hf auth login`"
+    silent = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else f"{constants.ENDPOINT} does not answer"
+    no_answer = (
+        f"it is no directory here, {silent}, and the cache does not hold all of it.\n"
+        f"Where there is a network: hf download {name} --local-dir DIR; then give --model_name_or_path DIR."
+    )
+    reasons = {  # the first that fits: some are kinds of others
+        errors.LocalTokenNotFoundError: f"--use_auth_token asks for a stored token, and there is none: {login}.",
+        errors.GatedRepoError: f"it is gated: ask for access on {page}, and {login}.",
+        errors.RepositoryNotFoundError: f"there is no such directory here, and no {page}, or a private one: {login}.",
+        errors.HFValidationError: "it is neither a directory here nor like a name on the hub, such as Qwen/Qwen3-0.6B.",
+        errors.LocalEntryNotFoundError: no_answer,
+        errors.HfHubHTTPError: no_answer,
+        ConnectionError: no_answer,
+    }
+    for kind, reason in reasons.items():
+        if any(isinstance(cause, kind) for cause in causes(error)):
+            return reason
     if re.search(r"use_safetensors|file named pytorch_model\.bin", str(error)):
         return f"{page} holds no *.safetensors; pickles, which can run any code, are not read. {convert_pickles(name)}"
     return None
