@@ -105,6 +105,12 @@ def hub_reason(name: str, error: Exception) -> str | None:
         f"it is no directory here, {silent}, and the cache does not hold all of it.\n"
         f"Where there is a network: hf download {name} --local-dir DIR; then give --model_name_or_path DIR."
     )
+    # The library says so too where it could not ask.
+    if re.search(r"use_safetensors|file named pytorch_model\.bin", str(error)) and not constants.is_offline_mode():
+        return (
+            f"{page} holds no *.safetensors, or does not answer. Pickles, which can run any code, are not read. "
+            f"{convert_pickles(name)}"
+        )
     reasons = {  # the first that fits: some are kinds of others
         errors.LocalTokenNotFoundError: f"--use_auth_token asks for a stored token, and there is none: {login}.",
         errors.GatedRepoError: f"it is gated: ask for access on {page}, and {login}.",
@@ -114,12 +120,9 @@ def hub_reason(name: str, error: Exception) -> str | None:
         errors.HfHubHTTPError: no_answer,
         ConnectionError: no_answer,
     }
-    for kind, reason in reasons.items():
-        if any(isinstance(cause, kind) for cause in causes(error)):
-            return reason
-    if re.search(r"use_safetensors|file named pytorch_model\.bin", str(error)):
-        return f"{page} holds no *.safetensors; pickles, which can run any code, are not read. {convert_pickles(name)}"
-    return None
+    fitting = (reason for kind, reason in reasons.items() if any(isinstance(cause, kind) for cause in causes(error)))
+    offline = "use_safetensors" in str(error) and constants.is_offline_mode()
+    return next(fitting, no_answer if offline else None)
 
 
 def code_reason(error: Exception) -> str | None:

@@ -36,23 +36,26 @@ def repair_special_tokens(tokenizer: Any, config: Any) -> None:
 def keep_settings(tokenizer: Any) -> None:
     """Note the settings of a tokenizer that is just loaded and that would not be saved again as they are.
 
-    LLaMA's `legacy` is read but not written by transformers 5.23, and decides what follows a special token. Truncation
-    and padding of tokenizer.json end with the first call of the tokenizer.
+    LLaMA's `legacy`, which decides what follows a special token, is read but not written by transformers 5.23.
+    Truncation and padding of tokenizer.json are those of the last call of the tokenizer.
     """
     if hasattr(tokenizer, "legacy"):
         tokenizer.init_kwargs["legacy"] = tokenizer.legacy
     if tokenizer.is_fast:
         backend = tokenizer.backend_tokenizer
-        tokenizer.loaded_settings = {"truncation": backend.truncation, "padding": backend.padding}
+        tokenizer.loaded_settings = (backend.truncation, backend.padding)
 
 
 def restore_settings(tokenizer: Any) -> None:
-    """Bring back what `keep_settings` noted, before the tokenizer is saved."""
-    settings = getattr(tokenizer, "loaded_settings", {})
-    if settings.get("truncation"):
-        tokenizer.backend_tokenizer.enable_truncation(**settings["truncation"])
-    if settings.get("padding"):
-        tokenizer.backend_tokenizer.enable_padding(**settings["padding"])
+    """Bring back the truncation and padding that `keep_settings` noted, before the tokenizer is saved."""
+    if hasattr(tokenizer, "loaded_settings"):
+        backend, (truncation, padding) = tokenizer.backend_tokenizer, tokenizer.loaded_settings
+        backend.no_truncation()
+        backend.no_padding()
+        if truncation:
+            backend.enable_truncation(**truncation)
+        if padding:
+            backend.enable_padding(**padding)
 
 
 def token_of(tokenizer: Any, token_id: int | list[int] | None) -> str | None:
