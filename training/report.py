@@ -85,9 +85,8 @@ def write_model_card(args: Any, command: list[str], datasets: list[str]) -> None
     from huggingface_hub import ModelCard, ModelCardData
 
     library = "transformers" if args.full_finetune else "peft"
-    is_local = Path(args.model_name_or_path).is_dir()
     metadata = ModelCardData(
-        base_model=None if is_local else args.model_name_or_path,
+        base_model=hub_name(args.model_name_or_path),
         datasets=datasets or None,
         library_name=library,
         pipeline_tag="text-generation",
@@ -98,11 +97,23 @@ def write_model_card(args: Any, command: list[str], datasets: list[str]) -> None
     write_whole(Path(args.output_dir) / MODEL_CARD, str(card).encode("utf-8", "backslashreplace"))
 
 
+def hub_name(model: str) -> str | None:
+    """The name of a base model on the hub, or None where it is a directory, or can be no such name."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(model)
+    except HFValidationError:
+        return None
+    return None if Path(model).is_dir() else model
+
+
 def card_text(args: Any, command: list[str]) -> str:
     """The model card's Markdown."""
     kind = "Full fine-tune" if args.full_finetune else f"LoRA adapter (r = {args.lora_r}, alpha = {args.lora_alpha:g})"
     held = f"{args.bits} bits{f' ({args.quant_type})' if args.bits == 4 else ''}"
-    local = ", a local directory," if Path(args.model_name_or_path).is_dir() else ""
+    local = "" if hub_name(args.model_name_or_path) else ", a local directory,"
     return f"""# {kind} of {code_span(args.model_name_or_path)}
 
 Tuned on {code_span(args.dataset)} with the base{local} held in {held}.
@@ -122,7 +133,10 @@ def longest_run(text: str) -> int:
 
 
 def code_span(text: str) -> str:
-    """`text` as code within a line of Markdown, whatever it holds. Source: https://spec.commonmark.org/0.31.2/#code-spans"""
+    """`text` as code within a line of Markdown, whatever it holds.
+
+    Source: https://spec.commonmark.org/0.31.2/#code-spans
+    """
     text = text if text.isprintable() else repr(text)
     ticks = "`" * (longest_run(text) + 1)
     space = " " if text.startswith(("`", " ")) or text.endswith(("`", " ")) else ""
