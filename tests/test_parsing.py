@@ -165,10 +165,10 @@ def test_a_slip_is_answered_with_the_flag_that_is_near(hint, typed, meant):
 
 @pytest.mark.parametrize(
     "typed",
-    """x k foo zzzzz fp8 reward momentum hidden_size num_layers vocab_size use_cpu_offload quantbit no_eval_steps image_size
-    early_exit max_depth learning_style batch_norm weight_sharing do_nothing output_attentions save_everything_twice
-    gradient_boosting evaluation_of_the_model""".split(),
-)  # fmt: skip
+    """x k foo zzzzz fp8 reward momentum hidden_size num_layers vocab_size use_cpu_offload quantbit no_eval_steps
+    image_size early_exit max_depth learning_style batch_norm weight_sharing do_nothing output_attentions
+    save_everything_twice gradient_boosting evaluation_of_the_model""".split(),
+)
 def test_a_stranger_is_answered_with_no_flag(hint, typed):
     assert hint(f"--{typed}") == f"unknown flag --{typed}. Nothing here has a similar name."
 
@@ -226,6 +226,6 @@ def test_every_flag_of_other_tools_is_answered_in_both_spellings(hint):
 @pytest.mark.parametrize(
     ("first", "second", "distance"),
     [("", "", 0), ("", "ab", 2), ("a", "a", 0), ("bits", "bist", 1), ("seed", "merge", 4), ("ca", "abc", 3)],
-)  # fmt: skip
+)
 def test_edit_distance(first, second, distance):
     assert edit_distance(first, second) == edit_distance(second, first) == distance

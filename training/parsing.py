@@ -145,20 +145,24 @@ def unknown_flag(found: str, known: Mapping[str, argparse.Action], replaced: Map
     name = found.split("=")[0]
     key = re.sub(r"[-.]", "_", name.lstrip("-"))
     flags = {flag.lstrip("-").replace("-", "_"): action for flag, action in known.items()}
+    instead = replaced.get(key) or switched_off(key, flags)
+    text = f"no flag {name} here: {instead}." if instead else f"unknown flag {name}. {nearest(key, flags, replaced)}"
+    return f"{text} All flags: python qlora.py --help"
+
+
+def switched_off(key: str, flags: Mapping[str, argparse.Action]) -> str | None:
+    """How to say `no_key`, where key is a flag that is on or off."""
+    name = key.removeprefix("no_")
+    return f"use --{name} False" if name != key and name in flags and flags[name].const is True else None
+
+
+def nearest(key: str, flags: Iterable[str], replaced: Mapping[str, str]) -> str:
+    """Which flag may be meant, of those here or else of other tools."""
     near = near_flags(key, flags)
+    if near:
+        return f"Did you mean {' or '.join(f'--{flag}' for flag in near)}?"
     other = next(iter(slips(key, replaced)), None)
-    off = key.removeprefix("no_")
-    if key in replaced:
-        hint = f"no flag {name} here: {replaced[key]}."
-    elif off != key and off in flags and flags[off].const is True:
-        hint = f"no flag {name} here: use --{off} False."
-    elif near:
-        hint = f"unknown flag {name}. Did you mean {' or '.join(f'--{flag}' for flag in near)}?"
-    elif other is not None:
-        hint = f"unknown flag {name}. For --{other} of other tools: {replaced[other]}."
-    else:
-        hint = f"unknown flag {name}. Nothing here has a similar name."
-    return f"{hint} All flags: python qlora.py --help"
+    return f"For --{other} of other tools: {replaced[other]}." if other else "Nothing here has a similar name."
 
 
 def near_flags(name: str, flags: Iterable[str]) -> list[str]:
