@@ -163,12 +163,15 @@ def test_a_slip_is_answered_with_the_flag_that_is_near(hint, typed, meant):
     assert hint(f"--{typed}") == f"unknown flag --{typed}. Did you mean --{meant}?"
 
 
-@pytest.mark.parametrize(
-    "typed",
-    """x k foo zzzzz fp8 reward momentum hidden_size num_layers vocab_size use_cpu_offload quantbit no_eval_steps
-    image_size early_exit max_depth learning_style batch_norm weight_sharing do_nothing output_attentions
-    save_everything_twice gradient_boosting evaluation_of_the_model""".split(),
-)
+STRANGERS = [
+    "x", "k", "foo", "zzzzz", "fp8", "reward", "momentum", "hidden_size", "num_layers", "vocab_size",
+    "use_cpu_offload", "quantbit", "no_eval_steps", "image_size", "early_exit", "max_depth", "learning_style",
+    "batch_norm", "weight_sharing", "do_nothing", "output_attentions", "save_everything_twice",
+    "gradient_boosting", "evaluation_of_the_model",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("typed", STRANGERS)
 def test_a_stranger_is_answered_with_no_flag(hint, typed):
     assert hint(f"--{typed}") == f"unknown flag --{typed}. Nothing here has a similar name."
 

@@ -76,7 +76,7 @@ INSTEAD = {
         "pretrained_model pretrained_model_name_or_path"
     ),
     "use --model_name_or_path for the base, --resume_from_checkpoint for a run to go on with": (
-        "checkpoint_dir ckpt_dir"
+        "checkpoint_dir ckpt ckpt_dir"
     ),
     "the tokenizer is that of --model_name_or_path; leave it out": (
         "tokenizer tokenizer_name tokenizer_name_or_path tokenizer_path tokenizer_type use_fast_tokenizer "
@@ -87,10 +87,12 @@ INSTEAD = {
     ),
     "fetch that revision with `hf download`, and give its directory as --model_name_or_path": "model_revision revision",
     "use --use_auth_token, which sends the token that `hf auth login` has stored": (
-        "auth_token hf_hub_token hf_token token"
+        "access_token auth_token hf_hub_token hf_token hf_use_auth_token token"
     ),
     "leave --bf16 and --fp16 out": "fp32",
-    "use --bf16 or --fp16": ("amp bnb_4bit_compute_dtype compute_dtype dtype mixed_precision precision torch_dtype"),
+    "use --bf16 or --fp16": (
+        "amp bfloat16 bnb_4bit_compute_dtype compute_dtype dtype float16 half mixed_precision precision torch_dtype"
+    ),
     "use --fp16 or --bf16 alone": "fp16_backend fp16_opt_level half_precision_backend",
     "attention is computed as transformers chooses for the model; leave it out": (
         "attn_implementation eager_attention flash_attention flash_attention_2 flash_attn s2_attention sdp_attention "
@@ -116,19 +118,22 @@ INSTEAD = {
     "use --lora_alpha": "alpha",
     "use --lora_dropout": "dropout",
     "use --lora_modules": (
-        "lora_attn_modules lora_layers lora_target lora_target_linear lora_target_modules lora_target_parameters "
-        "target_modules"
+        "lora_attn_modules lora_key lora_layers lora_mlp lora_projection lora_query lora_target lora_target_linear "
+        "lora_target_modules lora_target_parameters lora_value target_modules"
     ),
     "adapters are trained, unless you say --full_finetune; leave it out": (
         "adapter fine_tune_type finetuning_type lora lora_enable lora_task_type peft peft_type q_lora qlora sft_type "
         "task_type train_type tuner_type use_lora use_peft use_qlora"
     ),
+    "use --full_finetune": "full_fine_tune full_finetuning full_parameter",
     "LoRA is plain, on linear layers alone; leave it out": (
         "additional_target bias fan_in_fan_out init_lora_weights loftq_config lora_bias lora_fan_in_fan_out "
-        "lora_modules_to_save loraplus_lr_ratio modules_to_save pissa_init use_dora use_rslora"
+        "lora_modules_to_save loraplus_lr_ratio modules_to_save peft_use_dora peft_use_rslora pissa_init use_dora "
+        "use_rslora"
     ),
     "an adapter is trained further by the command that began it, or with --resume_from_checkpoint DIR": (
-        "adapter_name_or_path adapter_path lora_ckpt lora_model_dir lora_path lora_weights peft_model"
+        "adapter_name_or_path adapter_path lora_ckpt lora_model_dir lora_path lora_weights peft_model "
+        "resume_adapter_file"
     ),
     "only supervised fine-tuning is done, for which of preferences the chosen answers are learned; leave it out": (
         "beta dpo_beta loss_type pref_beta pref_loss ref_model reward_model rl stage"
@@ -180,9 +185,9 @@ INSTEAD = {
         "train_on_responses_only"
     ),
     "use --source_max_len and --target_max_len": (
-        "block_size context_length cutoff_len max_completion_length max_input_length max_len max_length "
+        "block_size context_length cutoff_len length max_completion_length max_input_length max_len max_length "
         "max_prompt_length max_seq_len max_seq_length max_source_length max_target_length model_max_length seq_len "
-        "seq_length sequence_len"
+        "seq_length sequence_len train_max_seq_length val_max_target_length"
     ),
     "use --packing": "neat_packing packed packing_strategy padding_free sample_packing use_packing",
     "rows are evaluated each by itself; --packing packs those that are trained on": "eval_packing eval_sample_packing",
@@ -200,11 +205,11 @@ INSTEAD = {
     # steps
     "use --per_device_train_batch_size (rows in a micro-batch)": (
         "batch_size device_batch_size micro_batch micro_batch_size micro_train_batch_size per_device_batch_size "
-        "per_gpu_train_batch_size train_batch_size"
+        "per_gpu_train_batch_size train_batch_size train_micro_batch_size"
     ),
     "use --per_device_eval_batch_size": "eval_batch_size per_gpu_eval_batch_size val_batch_size",
     "it is --per_device_train_batch_size times --gradient_accumulation_steps": (
-        "effective_batch_size global_batch_size total_batch_size"
+        "effective_batch_size global_batch_size total_batch_size train_global_batch_size"
     ),
     "use --gradient_accumulation_steps": (
         "accumulation_steps grad_acc_steps grad_accum grad_accum_steps gradient_accumulation "
@@ -216,8 +221,9 @@ INSTEAD = {
         "iters max_iters max_train_steps num_iters num_steps num_train_steps steps total_steps train_steps"
     ),
     "use --lr_scheduler_type": "lr_schedule lr_scheduler scheduler scheduler_type",
+    "use --lr_scheduler_type cosine_with_min_lr and --lr_scheduler_kwargs": "cosine_min_lr_ratio min_lr min_lr_ratio",
     "use --warmup_steps or --warmup_ratio": (
-        "lr_warmup_steps num_warmup_steps warmup warmup_fraction warmup_iters warmup_proportion"
+        "lr_warmup_steps num_warmup_steps warmup warmup_fraction warmup_iters warmup_proportion warmup_steps_ratio"
     ),
     "use --optim": "optim_type optimizer optimizer_type",
     "use --optim adafactor": "adafactor",
@@ -227,7 +233,8 @@ INSTEAD = {
     "use --neftune_noise_alpha": "noisy_embedding_alpha",
     "use --seed": "manual_seed random_seed random_state",
     "it is on; --gradient_checkpointing False turns it off": (
-        "enable_activation_checkpointing enable_gradient_checkpointing grad_checkpointing use_gradient_checkpointing"
+        "enable_activation_checkpointing enable_gradient_checkpointing grad_checkpoint grad_checkpointing "
+        "use_gradient_checkpointing"
     ),
     "use --gradient_checkpointing False": "disable_gradient_checkpointing no_gradient_checkpointing",
     "use --gradient_checkpointing_kwargs": "gradient_checkpointing_use_reentrant use_reentrant",
@@ -239,14 +246,17 @@ INSTEAD = {
     "use --torch_compile": "compile compile_model torchdynamo use_compile",
     # evaluating, saving, logging
     "training runs to its end; --load_best_model_at_end with --eval_strategy steps takes the best checkpoint": (
-        "early_stop early_stopping early_stopping_min_delta early_stopping_patience early_stopping_threshold patience"
+        "early_stop early_stopping early_stopping_min_delta early_stopping_patience early_stopping_steps "
+        "early_stopping_threshold patience"
     ),
     "use --eval_strategy steps": "eval_during_training evaluate_during_training",
-    "use --eval_steps": "eval_every eval_freq eval_frequency eval_interval evals_per_epoch val_interval",
-    "use --do_predict": "do_generate do_inference do_test generate inference predict",
-    "use --do_train, --do_eval and --do_predict": "mode",
+    "use --eval_steps": "eval_every eval_freq eval_frequency eval_interval evals_per_epoch steps_per_eval val_interval",
+    "use --do_predict": "do_generate do_inference do_test generate inference predict test",
+    "put the questions into a file, and use --eval_dataset and --do_predict": "prompt prompts",
+    "use --do_train, --do_eval and --do_predict": "mode train",
     "use --save_steps": (
-        "checkpoint_every checkpoint_interval save_every save_every_n_steps save_freq save_interval saves_per_epoch"
+        "checkpoint_every checkpoint_interval checkpointing_steps save_every save_every_n_steps save_freq "
+        "save_interval saves_per_epoch"
     ),
     "use --output_dir": "out out_dir output output_folder output_path save_dir save_path",
     "the same command goes on where it stopped; to start anew, give another --output_dir or remove this one": (
@@ -256,9 +266,10 @@ INSTEAD = {
         "auto_resume_from_checkpoints checkpoint continue_from resume resume_checkpoint resume_from"
     ),
     "weights are always saved as safetensors; leave it out": "safe_serialization save_safetensors",
-    "use --logging_steps": "log_every log_every_n_steps log_interval log_steps logging_interval",
+    "use --logging_steps": "log_every log_every_n_steps log_interval log_steps logging_interval steps_per_report",
     "logs go to --output_dir; for TensorBoard set the variable TENSORBOARD_LOGGING_DIR": "log_dir logging_dir",
     "the losses are in trainer_state.json; for pictures use --report_to": "plot_loss",
+    "use --report_to": "tracker with_tracking",
     "use --report_to wandb": "use_wandb wandb with_wandb",
     "use --report_to wandb, and set the variable WANDB_PROJECT": "wandb_project",
     "use --report_to wandb, and set the variable WANDB_ENTITY": "wandb_entity",
@@ -280,7 +291,7 @@ INSTEAD = {
         "cpu cuda device gpu tpu use_cuda use_gpu use_mps_device"
     ),
     "start qlora.py with torchrun for several GPUs (see README.md); CUDA_VISIBLE_DEVICES says which": (
-        "devices gpu_ids gpus n_gpu n_gpus nproc nproc_per_node num_gpus num_processes"
+        "devices gpu_id gpu_ids gpus n_gpu n_gpus nnodes nproc nproc_per_node num_gpus num_nodes num_processes"
     ),
     "use --deepspeed": "deepspeed_config ds_config zero_stage",
     "use --fsdp": "sharded_ddp",
