@@ -276,7 +276,7 @@ def _batching(train: Any, step: Any, args: Any) -> dict[str, Any]:
 
 def _for_report(account: dict) -> dict:
     dropped = {reason: {"rows": len(places), "places": places} for reason, places in account["dropped"].items()}
-    names = ("source", "unit", "format", "records", "use", "used", "weight", "digest")
+    names = ("source", "unit", "format", "records", "use", "used", "weight", "digest", "unused")
     return {name: account[name] for name in names if name in account} | {"rows": account["kept"], "dropped": dropped}
 
 

@@ -28,6 +28,7 @@ BATCHING = (
     "train_sampling_strategy",
 )
 PLACES_SHOWN = 5
+NAMES_SHOWN = 30
 WIDTH = 118  # characters of a printed line
 
 
@@ -116,8 +117,8 @@ def build_report(
 
     Args:
         sources: for each file or data set: source, format, records, rows, dropped ({reason: {"rows": how many,
-            "places": the first line numbers}}), and, where they apply, unit ("line" unless given), used (rows), weight
-            and use ("train", "eval" or "both").
+            "places": the first line numbers}}), and, where they apply, unit ("line" unless given), used (rows), weight,
+            use ("train", "eval" or "both") and unused ({column or field that decides nothing: records that have it}).
         splits: `train` and `eval`, each a tokenized `datasets.Dataset` or None.
         padding: what `data.batching.padding_share` found of the training batches, with `padding` as `padding_share`,
             and the `strategy` it was asked for; may be empty.
@@ -165,7 +166,8 @@ def format_report(report: Mapping) -> str:
     sizes = ", ".join(f"{split['rows']:,} {name}" for name, split in splits.items())
     lines = ["data report"]
     for source in report["sources"]:
-        lines += _block("read", [_read(source)]) + _block("dropped", _dropped(source))
+        lines += _block("read", [_read(source)]) + _block("not used", _unused(source))
+        lines += _block("dropped", _dropped(source))
     lines += _block("split", [sizes or "no rows"])
     lines += _block("duplicates", _duplicates(report["duplicates"]))
     lines += _table(splits)
@@ -194,6 +196,13 @@ def _read(source: Mapping) -> str:
     if source.get("weight") is not None:
         said += f", {source.get('used', source['rows']):,} used (weight {source['weight']:g})"
     return said + ("; for evaluation" if source.get("use") == "eval" else "")
+
+
+def _unused(source: Mapping) -> list[str]:
+    """Return a text with the columns and fields that decide nothing, and how many records have something in them."""
+    names = [f"{name} ({_rows(count)})" for name, count in source.get("unused", {}).items()]
+    more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
+    return [", ".join(names[:NAMES_SHOWN]) + more] if names else []
 
 
 def _dropped(source: Mapping) -> list[str]:

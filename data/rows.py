@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.fields import without_nulls
 from data.files import Source
 from data.formats import DataError, Format, SkipRow, as_question, detect_format
 
@@ -23,12 +24,13 @@ BATCH = 1000  # rows written at once
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 # What a row holds: `input` and `output` for people and predictions.jsonl, `messages` and `tools` (JSON) where it is a
 # conversation, the record's other fields (JSON), where it stood (line or row: `unit`), and a hash of what is
-# trained on.
+# trained on. A message is {"role", "content", "supervised"}, and "reasoning" where a thought goes before the content.
 # `splits` says that a long text becomes several rows instead of being cut.
 COLUMNS = ("input", "output", "messages", "tools", "fields", "file", "unit", "place", "splits", "key")
 # The modules that decide what the rows of a source are.
-FORMATTING = tuple(
-    f"{name}.py" for name in ("conversations", "fields", "files", "formats", "json_records", "rows", "sources", "tasks")
+FORMATTING = (
+    *("conversations.py", "exchanges.py", "fields.py", "files.py", "formats.py", "instructions.py", "json_records.py"),
+    *("named.py", "rows.py", "sources.py", "tasks.py"),
 )
 
 
@@ -43,6 +45,7 @@ class Account:
     kept: int = 0
     dropped: dict[str, list[int]] = field(default_factory=dict)  # reason → places
     columns: list[str] = field(default_factory=list)  # of the first record
+    unused: dict[str, int] = field(default_factory=dict)  # column or field that decides nothing → records that have it
 
     @property
     def made(self) -> int:
@@ -50,6 +53,13 @@ class Account:
 
     def drop(self, reason: str, place: int) -> None:
         self.dropped.setdefault(reason, []).append(place)
+
+    def note_unused(self, record: dict, row: Format, examples: list[dict | SkipRow]) -> None:
+        """Count the columns and fields of a record that decide nothing of what it became, where it became anything."""
+        made = [example for example in examples if not isinstance(example, SkipRow)]
+        for name in row.unused(record, any("messages" in example for example in made)) if made else []:
+            shown = name if name.isprintable() else name.encode("unicode_escape").decode()
+            self.unused[shown] = self.unused.get(shown, 0) + 1
 
     def lines(self) -> list[str]:
         """Return one line with the counts and one for each reason, with the first places."""
@@ -169,17 +179,26 @@ def _with_progress(rows: Iterator[dict], name: str) -> Iterator[dict]:
 
 def _format(source: Source, row: Format | None, account: Account, questions: bool) -> Iterator[dict]:
     """Give the rows of a source and keep account of those and of the dropped ones."""
-    for place, record in source.records():
+    for place, raw in source.records():
         account.records += 1
+        account.columns = account.columns or list(raw)
+        try:
+            # The columns themselves stay: that a file has one says something of its format.
+            record = {name: without_nulls(value) for name, value in raw.items()}
+        except SkipRow as skip:
+            account.drop(str(skip), place)
+            continue
         row = row or _detect(source, place, record, questions)
-        account.format, account.columns = row.name, account.columns or list(record)
-        others = {name: value for name, value in record.items() if name not in row.consumed}
-        for example in _examples(as_question(record, row) if questions else record, row):
+        account.format = row.name
+        examples = _examples(as_question(record, row) if questions else record, row)
+        account.note_unused(record, row, examples)
+        fields = json.dumps({name: value for name, value in raw.items() if name not in row.consumed}, default=str)
+        for example in examples:
             reason = str(example) if isinstance(example, SkipRow) else _why_unusable(example, questions)
             if reason is None:
                 account.kept += 1
                 known = {"file": source.name, "unit": source.unit, "place": place, "splits": row.name == "text"}
-                yield _row(example, questions) | known | {"fields": json.dumps(others, default=str)}
+                yield _row(example, questions) | known | {"fields": fields}
             else:
                 account.drop(reason, place)
     if not account.records:
@@ -203,11 +222,11 @@ def _examples(record: dict, row: Format) -> list[dict | SkipRow]:
 
 
 def _why_unusable(example: dict, questions: bool) -> str | None:
-    if "messages" in example:
-        answers = [message["content"] for message in example["messages"] if message["supervised"]]
-    else:
-        answers = [example["output"]]
-    return None if questions or any(answer.strip() for answer in answers) else "an empty answer"
+    answers = [message for message in example.get("messages", ()) if message["supervised"]]
+    if questions or any(answer.strip() for answer in [example.get("output", ""), *(m["content"] for m in answers)]):
+        return None
+    # To learn to stop after a thought is to learn to give no answer.
+    return "an answer that is only a thought" if any("reasoning" in m for m in answers) else "an empty answer"
 
 
 def _row(example: dict, questions: bool) -> dict:
@@ -248,5 +267,6 @@ def fields_of(row: dict) -> dict[str, Any]:
         del fields["output"]
     if row["messages"] is not None:
         turns = json.loads(row["messages"])[: None if row["output"] else -1]
-        fields["messages"] = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+        shown = ("role", "content", "reasoning")
+        fields["messages"] = [{name: turn[name] for name in shown if name in turn} for turn in turns]
     return fields
