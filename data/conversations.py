@@ -137,7 +137,7 @@ def _is_learned(raw: Mapping) -> bool:
                 raise SkipRow(f"{name!r} of {MESSAGE} is neither true (1) nor false (0)")
             said.add(value == learned)
     if len(said) > 1:
-        raise SkipRow(f"fields of {MESSAGE} contradict each other on whether it is learned ({', '.join(LEARNED)})")
+        raise SkipRow(f"fields of {MESSAGE} contradict each other ({', '.join(LEARNED)})")
     return said != {False}
 
 
@@ -168,9 +168,9 @@ def _calls(raw: Mapping) -> str:
 def _arguments(function: Mapping) -> Any:
     """Return the arguments of a call, whether they are an object or its JSON text; nothing in any form is {}."""
     arguments = function.get("arguments")
-    if isinstance(arguments, str) and arguments.strip():
-        arguments = parsed(arguments, "'arguments' of a tool call's function")
-    return {} if is_empty(arguments) else arguments
+    if is_empty(arguments):
+        return {}
+    return parsed(arguments, "'arguments' of a tool call's function") if isinstance(arguments, str) else arguments
 
 
 # What is left over

@@ -77,7 +77,7 @@ def optional_items(record: Mapping, name: str) -> list:
     if is_empty(value):
         return []
     if isinstance(value, str):
-        value = parsed(value, f"column {name!r}") or []
+        value = parsed(value, f"column {name!r}")
     if not isinstance(value, list):
         raise SkipRow(f"column {name!r} holds {kind(value)}, not a list")
     text({name: json.dumps(value, ensure_ascii=False, default=str)}, name)  # half a character may stand in it
@@ -107,8 +107,8 @@ def truth(value: Any) -> bool | None:
 
 
 def is_empty(value: Any) -> bool:
-    """Return whether a field holds nothing: null, white space, [] or {}."""
-    return value is None or (isinstance(value, str) and not value.strip()) or value in ([], {})
+    """Return whether a field holds nothing: null, [], {}, the JSON text of one of these, or white space."""
+    return value is None or value in ([], {}) or (isinstance(value, str) and value.strip() in ("", "null", "[]", "{}"))
 
 
 def without_nulls(value: Any) -> Any:

@@ -295,7 +295,7 @@ def _read_parquet(path: str, file: Path) -> Records:
                     yield place, decode(record) if decode else record
     except DataError:
         raise
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:  # a map may hold a key twice
         after = f" after row {place:,}" if place else ""
         raise DataError(f"{path}: not a readable Parquet file{after}: {str(error).splitlines()[0]}") from error
 
