@@ -54,10 +54,10 @@ class Account:
     def drop(self, reason: str, place: int) -> None:
         self.dropped.setdefault(reason, []).append(place)
 
-    def note_unused(self, record: dict, row: Format, examples: list[dict | SkipRow]) -> None:
-        """Count the columns and fields of a record that decide nothing of what it became, where it became anything."""
-        made = [example for example in examples if not isinstance(example, SkipRow)]
-        for name in row.unused(record, any("messages" in example for example in made)) if made else []:
+    def keep(self, examples: list[dict], record: dict, row: Format) -> None:
+        """Count the examples that were made of a record, and what in it decides nothing of them."""
+        self.kept += len(examples)
+        for name in row.unused(record, any("messages" in example for example in examples)):
             shown = name if name.isprintable() else name.encode("unicode_escape").decode()
             self.unused[shown] = self.unused.get(shown, 0) + 1
 
@@ -190,17 +190,18 @@ def _format(source: Source, row: Format | None, account: Account, questions: boo
             continue
         row = row or _detect(source, place, record, questions)
         account.format = row.name
-        examples = _examples(as_question(record, row) if questions else record, row)
-        account.note_unused(record, row, examples)
-        fields = json.dumps({name: value for name, value in raw.items() if name not in row.consumed}, default=str)
-        for example in examples:
+        usable = []
+        for example in _examples(as_question(record, row) if questions else record, row):
             reason = str(example) if isinstance(example, SkipRow) else _why_unusable(example, questions)
             if reason is None:
-                account.kept += 1
-                known = {"file": source.name, "unit": source.unit, "place": place, "splits": row.name == "text"}
-                yield _row(example, questions) | known | {"fields": fields}
+                usable.append(example)
             else:
                 account.drop(reason, place)
+        if usable:
+            account.keep(usable, record, row)
+        fields = json.dumps({name: value for name, value in raw.items() if name not in row.consumed}, default=str)
+        known = {"file": source.name, "unit": source.unit, "place": place, "splits": row.name == "text"}
+        yield from (_row(example, questions) | known | {"fields": fields} for example in usable)
     if not account.records:
         raise DataError(f"{source.name}: it holds no rows, and at least one is needed")
 

@@ -287,6 +287,12 @@ def test_text_of_a_clean_data_set():
     )
 
 
+def test_many_names_that_are_not_used_are_counted():
+    unused = {f"column_{number}": 1200 for number in range(33)}
+    text = " ".join(format_report(build_report([SOURCE | {"unused": unused}], {}, {}, make_args())).split())
+    assert "not used: column_0 (1,200 rows), column_1" in text and "column_29 (1,200 rows) and 3 more" in text
+
+
 def test_text_of_what_is_wrong():
     args = make_args(target_max_len=64, max_steps=10000)
     splits = {
@@ -294,14 +300,16 @@ def test_text_of_what_is_wrong():
         "eval": split_of([(50, 20)], supervised=0),
     }
     source = {"source": "rows.parquet", "format": "chip2", "records": 9, "rows": 3000, "dropped": DROPPED}
+    unused = {"id": 9, "messages[].name": 1}
     report = build_report(
-        [source | {"weight": 0.5, "unit": "row", "used": 1500}, SOURCE | {"use": "eval"}],
+        [source | {"weight": 0.5, "unit": "row", "used": 1500, "unused": unused}, SOURCE | {"use": "eval"}],
         splits,
         {"padding_share": None},
         args,
         {"train": 1, "both": 2},
     )
     lines = format_report(report).split("\n")
+    assert lines.pop(2) == "  not used:    id (9 rows), messages[].name (1 row)"
     assert lines[1:8] == [
         "  read:        rows.parquet (chip2): 5,001 rows from 9 records, 2,001 dropped, 3,000 kept, 1,500 used "
         "(weight 0.5)",
