@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data import formats
+from data import conversations, formats
 from data.formats import (
     ALPACA_PROMPT_DICT,
     FORMATS,
@@ -258,6 +258,19 @@ def test_readme_has_a_row_for_every_format_alias_and_name():
     for name, data_set in NAMED_DATASETS.items():
         assert name in rows[data_set.format][4].split(", ")
     assert all(name in readme() for name in REFUSED_DATASETS)
+
+
+def test_readme_has_a_row_for_every_field_of_other_tools():
+    table = readme().partition("## Columns and fields of other tools")[2].partition("\n## ")[0]
+    named = {
+        name
+        for row in table.splitlines()
+        if row.startswith("| `")
+        for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    known = {*formats.MARKS, *conversations.BESIDE_MESSAGES, *conversations.REASONING, *conversations.CALLS}
+    known |= {*conversations.LEARNED, *conversations.LEARNED_IN_PART, "history", "rejected"}
+    assert known <= named
 
 
 @pytest.mark.parametrize("name", FORMATS)
