@@ -191,7 +191,7 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
     if used:
         _say(f"used: {', '.join(used)} rows")
     conversations = any(_has_conversations(split) for split in (train, held_out))
-    _choose_template(tokenizer, getattr(args, "chat_template", None), conversations)
+    collator.text_mark = _choose_template(tokenizer, getattr(args, "chat_template", None), conversations)
     trained = sorted((a["digest"], a["kept"]) for a in rows.sources if a["use"] != "eval")
     encoder, cache = RowEncoder(collator), cache_directory(args)
     train = None if train is None else _tokenize(train, encoder, cache, "train", rows)
@@ -209,14 +209,18 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
     }
 
 
-def _choose_template(tokenizer: Any, asked: str | None, conversations: bool) -> None:
-    """Give the tokenizer its chat template where there are conversations, and say which."""
+def _choose_template(tokenizer: Any, asked: str | None, conversations: bool) -> tuple[str, str] | None:
+    """Give the tokenizer its chat template where there are conversations, and say which; gives its `text_mark`."""
     if conversations:
-        from data.templates import choose_template
+        from data.templates import choose_template, template_notes, text_mark
 
         _say(f"conversations: chat template is {choose_template(tokenizer, asked)}")
-    elif asked is not None:
+        for note in template_notes(tokenizer):
+            _say(f"note: {note}")
+        return text_mark(tokenizer)
+    if asked is not None:
         _say(f"note: --chat_template {asked} has no effect: no row is a conversation")
+    return None
 
 
 def _report(rows: Rows, train: Any, held_out: Any, step: Any, args: Any) -> dict[str, Any]:
