@@ -334,7 +334,11 @@ GOOD = {"prediction": "a", "output": "a"}
 @pytest.mark.parametrize(
     "lines, flags, said",
     [
-        ([{"answer": "a"}], [], "line 1: column 'prediction' is missing or null\nfields there: answer; --prediction FIELD"),
+        (
+            [{"answer": "a"}],
+            [],
+            "line 1: column 'prediction' is missing or null\nfields there: answer; --prediction FIELD",
+        ),
         ([GOOD, {"prediction": 3}], [], "line 2: column 'prediction' holds a number, not a text"),
         ([GOOD, {"prediction": "a", "output": ["a"]}], [], "line 2: column 'output' holds a list, not a text"),
         ([GOOD | {"prediction_tokens": "many"}], [], "prediction_tokens' holds 'many'; a whole number is allowed, or"),

@@ -46,6 +46,21 @@ FILES = {
         "### Human: And in↵\nBern?↵\n### Assistant:⟦ Sun.</s>·1·⟧",
         ["not used: note (1 row)"],
     ),
+    "kto.csv": (
+        "prompt,completion,label,id\nA colour:, blue,True,1\nA colour:, dog,False,2\n",
+        "A colour:⟦ blue</s>·1·⟧",
+        ["2 rows, 1 dropped, 1 kept", "label is false: an answer marked as bad", "not used: id (1 row)"],
+    ),
+    "history.csv": (
+        'instruction,input,output,system,history\nSay a colour.,,Blue.,,"[[""Hi."", ""Ho.""]]"\nSay it.,,Blue.,,[]\n',
+        "### Human: Hi.↵\n### Assistant: Ho.</s>·1·↵\n" + CHAT,
+        ["(alpaca): 2 rows, 0 dropped"],
+    ),
+    "reasoning": (
+        [{"messages": [ASK, BLUE | {"reasoning_content": "The sky.", "finish_reason": "stop"}]}] * 2,
+        "user:Say a colour.;assistant:⟦<think>The sky.</think>Blue.",
+        ["not used: messages[].finish_reason (2 rows)"],
+    ),
     "trl-chat": (
         [{"prompt": [ASK], "completion": [BLUE], "chat_template_kwargs": {"enable_thinking": False}}] * 2,
         CHAT,
@@ -79,12 +94,24 @@ FILES = {
 }
 
 
+THINKING = (
+    "{% for m in messages %}{{ m.role }}:"
+    "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }};"
+    "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_preview_shows_what_is_learned_and_names_what_is_not_used(name, make_base, command, tmp_path, capsys):
     rows, shown, said = FILES[name]
-    path = tmp_path / f"{name}.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    assert qlora.main(command(make_base(), "--dataset", str(path), "--preview", "1", "--max_train_samples", "2")) == 0
+    path = tmp_path / (name if isinstance(rows, str) else f"{name}.jsonl")
+    path.write_text(
+        rows if isinstance(rows, str) else "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+    )
+    template = tmp_path / "think.jinja"
+    template.write_text(THINKING, encoding="utf-8")
+    flags = ["--chat_template", str(template)] if name == "reasoning" else []
+    assert qlora.main(command(make_base(), "--dataset", str(path), "--preview", "1", *flags)) == 0
     printed = capsys.readouterr().out
     assert shown in printed
     report = " ".join(printed[printed.index("data report") : printed.index("split:")].split())
