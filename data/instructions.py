@@ -86,10 +86,8 @@ def instruction(context: str, answer: str) -> Callable[[Mapping], dict | list[di
     """
 
     def convert(record: Mapping) -> dict | list[dict]:
-        asked, answers = (
-            Instruction(text(record, "instruction"), _optional_text(record, context)),
-            texts(record, answer),
-        )
+        asked = Instruction(text(record, "instruction"), _optional_text(record, context))
+        answers = texts(record, answer)
         history = optional_items(record, "history")
         if history or needs_conversation(record):
             rows = [_after(history, asked, one, record) for one in answers]
