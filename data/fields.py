@@ -156,6 +156,7 @@ def spread(parts: Iterable, rows_of: Callable[[Any], list[dict | SkipRow]]) -> l
     return rows
 
 
-def pairs(prompt: str, answers: list[str]) -> list[dict]:
-    """Return one row for each answer to `prompt`."""
-    return [{"input": prompt, "output": answer} for answer in answers]
+def pairs(prompt: str, answers: list[str], asked: str | None = None) -> list[dict]:
+    """Return one row for each answer to `prompt`; `asked` is what it asks, without the words around that."""
+    beside = {} if asked is None else {"asked": asked}
+    return [{"input": prompt, "output": answer, **beside} for answer in answers]

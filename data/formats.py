@@ -13,7 +13,7 @@ from functools import partial
 
 from data.conversations import BESIDE_MESSAGES, ROLES, as_conversation, unused_fields
 from data.exchanges import as_exchange
-from data.fields import DataError, SkipRow, is_empty, text, truth
+from data.fields import DataError, SkipRow, is_empty, pairs, text, truth
 from data.instructions import (
     ALPACA_PROMPT_DICT,
     extract_alpaca_dataset,
@@ -46,7 +46,13 @@ MARKS = ("label", "kto_tag")
 
 def _columns(source: str, target: str, prompt: str = "{}") -> Callable[[Mapping], dict]:
     """Return a formatter that takes the answer from column `target`, and what stands in `prompt` from `source`."""
-    return lambda record: {"input": prompt.replace("{}", text(record, source)), "output": text(record, target)}
+
+    def convert(record: Mapping) -> dict:
+        asked = text(record, source)
+        [pair] = pairs(prompt.replace("{}", asked), [text(record, target)], None if prompt == "{}" else asked)
+        return pair
+
+    return convert
 
 
 def _answer_only(column: str) -> Callable[[Mapping], dict]:

@@ -63,8 +63,10 @@ class Instruction(NamedTuple):
     text: str
     context: str = ""
 
-    def alpaca_prompt(self) -> str:
-        return extract_alpaca_dataset({"instruction": self.text, "input": self.context})["input"]
+    def pairs(self, answers: list[str]) -> list[dict]:
+        """Return a row for each answer, with the Alpaca prompt."""
+        prompt = extract_alpaca_dataset({"instruction": self.text, "input": self.context})["input"]
+        return pairs(prompt, answers, asked=self.user_turn())
 
     def user_turn(self) -> str:
         """Return the instruction and its context on the lines after it, as LLaMA-Factory writes them.
@@ -92,7 +94,7 @@ def instruction(context: str, answer: str) -> Callable[[Mapping], dict | list[di
         if history or needs_conversation(record):
             rows = [_after(history, asked, one, record) for one in answers]
         else:
-            rows = pairs(asked.alpaca_prompt(), answers)
+            rows = asked.pairs(answers)
         return rows[0] if isinstance(record[answer], str) else rows
 
     return convert
@@ -116,7 +118,7 @@ def seed_task(record: Mapping) -> list[dict | SkipRow]:
 
     def rows_of(instance: Any) -> list[dict | SkipRow]:
         answer = text(instance, "output", "an instance")
-        return pairs(Instruction(asked, _optional_text(instance, "input", "an instance")).alpaca_prompt(), [answer])
+        return Instruction(asked, _optional_text(instance, "input", "an instance")).pairs([answer])
 
     return spread(items(record, "instances"), rows_of)
 

@@ -29,11 +29,13 @@ class Rows:
         train, eval: `datasets.Dataset` with the columns of `data.rows`, or None where they were not asked for.
         sources: the account of each source as a dict, with its `use` ("train", "eval" or "both"), how many rows are
             `used`, and a `digest` of its content.
+        prompt_format: how questions and answers are laid out; see `data.layout`.
     """
 
     train: Any = None
     eval: Any = None
     sources: list[dict] = field(default_factory=list)
+    prompt_format: str = "alpaca"
 
 
 # Splitting and mixing
@@ -73,7 +75,7 @@ def mix_counts(rows: list[int], weights: list[float | None]) -> list[int]:
     return [max(1, min(count, round(total * weight))) for count, weight in zip(rows, weights, strict=True)]
 
 
-def load_rows(args: Any) -> Rows:
+def load_rows(args: Any, prompt_format: str = "alpaca") -> Rows:
     """Read and format what is to be trained and evaluated on; what is not asked for is None.
 
     Evaluation and prediction take their rows from `eval_dataset`, else from a split that the named data set brings,
@@ -82,7 +84,7 @@ def load_rows(args: Any) -> Rows:
     """
     other = getattr(args, "eval_dataset", None)
     wants_eval = args.do_eval or args.do_predict
-    rows = Rows()
+    rows = Rows(prompt_format=prompt_format)
     if not (args.do_train or wants_eval):
         return rows
     seed = args.seed if getattr(args, "data_seed", None) is None else args.data_seed
@@ -142,7 +144,8 @@ def _format(source: Source, flag: str, use: str, args: Any, rows: Rows):
     name = args.dataset_format or source.format
     # To predict them takes no answers; but rows of --dataset are split the same way whatever the run is for.
     questions = flag == "--eval_dataset" and not (args.do_train or args.do_eval)
-    made, account = format_source(source, find_format(name) if name else None, cache_directory(args), questions)
+    row = find_format(name) if name else None
+    made, account = format_source(source, row, cache_directory(args), questions, rows.prompt_format)
     rows.sources.append(asdict(account) | {"use": use, "used": len(made), "digest": source.digest})
     return made
 
@@ -167,7 +170,8 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
         `do_predict`; the same rows), each a `datasets.Dataset` in the order of the file, with the columns of
         `data.rows` and `data.tokens`; data_collator makes the batches; train_collator makes the micro-batches of a step
         (None where the library does); report is what `data.report` says of all this; digest changes with the
-        content of --dataset (None where it was not read), template with the chat template (None without conversations).
+        content of --dataset (None where it was not read), template with the chat template (None without conversations);
+        prompt_format is how questions were laid out (None where there were none).
 
     Raises:
         DataError: the data cannot be used as asked; the message is for the user.
@@ -183,7 +187,8 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
         train_on_source=args.train_on_source,
         predict_with_generate=args.predict_with_generate,
     )
-    rows = rows or load_rows(args)
+    rows = rows or load_rows(args, choose_prompt_format(args, tokenizer))
+    _say_prompt_format(rows, tokenizer, getattr(args, "chat_template", None))
     train = _first(rows.train, args.max_train_samples, "--max_train_samples") if args.do_train else None
     held_out = _first(rows.eval, args.max_eval_samples, "--max_eval_samples")
     used = [f"{len(train):,} of {len(rows.train):,} train"] if train is not None else []
@@ -206,7 +211,31 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
         "report": _report(rows, train, held_out, step, args),
         "digest": key_of(trained) if trained else None,
         "template": key_of(tokenizer.chat_template) if conversations else None,
+        "prompt_format": rows.prompt_format if _prompts(rows) else None,
     }
+
+
+def choose_prompt_format(args: Any, tokenizer: Any) -> str:
+    """Return how questions and answers are laid out: as asked, or as the model is served where it has a template."""
+    asked = getattr(args, "prompt_format", None)
+    return asked or ("chat" if getattr(args, "chat_template", None) or tokenizer.chat_template else "alpaca")
+
+
+def _prompts(rows: Rows) -> int:
+    return sum(account["prompts"] for account in rows.sources)
+
+
+def _say_prompt_format(rows: Rows, tokenizer: Any, template: str | None) -> None:
+    """Say how questions are laid out where there is a choice, and how to get the other."""
+    count = _prompts(rows)
+    if not count or not (template or tokenizer.chat_template or rows.prompt_format != "alpaca"):
+        return
+    what = f"{count:,} question{'' if count == 1 else 's'}"
+    if rows.prompt_format == "chat":
+        _say(f"prompts: {what} as turns of a chat, as a server asks them; --prompt_format alpaca: in Alpaca's words")
+    else:
+        how = "in the words of their format (Alpaca's, …)" if rows.prompt_format == "alpaca" else "as they are"
+        _say(f"prompts: {what} {how}; --prompt_format chat: as turns of the chat template, as a server asks them")
 
 
 def _choose_template(tokenizer: Any, asked: str | None, conversations: bool) -> tuple[str, str] | None:

@@ -19,6 +19,7 @@ from typing import Any
 from data.fields import without_nulls
 from data.files import Source
 from data.formats import DataError, Format, SkipRow, as_question, detect_format
+from data.layout import has_prompt, lay_out
 
 BATCH = 1000  # rows written at once
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -30,7 +31,7 @@ COLUMNS = ("input", "output", "messages", "tools", "fields", "file", "unit", "pl
 # The modules that decide what the rows of a source are.
 FORMATTING = (
     *("conversations.py", "exchanges.py", "fields.py", "files.py", "formats.py", "instructions.py", "json_records.py"),
-    *("named.py", "rows.py", "sources.py", "tasks.py"),
+    *("layout.py", "named.py", "rows.py", "sources.py", "tasks.py"),
 )
 
 
@@ -44,6 +45,7 @@ class Account:
     records: int = 0
     kept: int = 0
     dropped: dict[str, list[int]] = field(default_factory=dict)  # reason → places
+    prompts: int = 0  # rows that `--prompt_format` lays out
     columns: list[str] = field(default_factory=list)  # of the first record
     unused: dict[str, int] = field(default_factory=dict)  # column or field that decides nothing → records that have it
 
@@ -57,6 +59,7 @@ class Account:
     def keep(self, examples: list[dict], record: dict, row: Format) -> None:
         """Count the examples that were made of a record, and what in it decides nothing of them."""
         self.kept += len(examples)
+        self.prompts += sum(map(has_prompt, examples))
         for name in row.unused(record, any("messages" in example for example in examples)):
             shown = name if name.isprintable() else name.encode("unicode_escape").decode()
             self.unused[shown] = self.unused.get(shown, 0) + 1
@@ -105,7 +108,9 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-def format_source(source: Source, row: Format | None, cache: Path, questions: bool = False) -> tuple[Any, Account]:
+def format_source(
+    source: Source, row: Format | None, cache: Path, questions: bool = False, prompt_format: str = "alpaca"
+) -> tuple[Any, Account]:
     """Return the formatted rows of a source as a memory-mapped `datasets.Dataset`, and the account of them.
 
     Args:
@@ -113,16 +118,17 @@ def format_source(source: Source, row: Format | None, cache: Path, questions: bo
         row: the format; None detects it from the first record.
         cache: folder for prepared rows.
         questions: keep records that lack their answer, to predict one; their `output` is empty.
+        prompt_format: how questions and answers are laid out; see `data.layout`.
 
     Raises:
         DataError: the source cannot be read, no format fits, or no row is left.
     """
-    key = key_of(source.digest, source.name, row and row.name, questions, code_digest(FORMATTING))
+    key = key_of(source.digest, source.name, row and row.name, questions, prompt_format, code_digest(FORMATTING))
     place = cache / f"rows-{key}"
     kept = _read(place)
     if kept is None:
         try:
-            _write(source, row, place, questions)
+            _write(source, row, place, questions, prompt_format)
         except OSError as error:
             raise cannot_write(cache, error) from error
         kept = _read(place)
@@ -148,7 +154,7 @@ def _read(place: Path) -> tuple[Any, Account] | None:
     return (rows, account) if len(rows) == account.kept else None
 
 
-def _write(source: Source, row: Format | None, place: Path, questions: bool) -> None:
+def _write(source: Source, row: Format | None, place: Path, questions: bool, prompt_format: str) -> None:
     """Write rows.arrow and account.json under other names first, so that a cut run leaves nothing to trust.
 
     Two processes may write the same at once: each puts whole files in place, of the same content.
@@ -161,7 +167,9 @@ def _write(source: Source, row: Format | None, place: Path, questions: bool) -> 
     account = Account(source.name, source.unit)
     with tempfile.TemporaryDirectory(dir=place.parent) as partial:
         with pyarrow.OSFile(f"{partial}/rows.arrow", "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
-            rows = _with_progress(_format(source, row, account, questions), source.name)
+            examples = _format(source, row, account, questions)
+            laid_out = (_row(lay_out(example, prompt_format), questions) | beside for example, beside in examples)
+            rows = _with_progress(laid_out, source.name)
             while batch := list(itertools.islice(rows, BATCH)):
                 writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema))
         Path(partial, "account.json").write_text(json.dumps(asdict(account)), encoding="utf-8")
@@ -177,8 +185,10 @@ def _with_progress(rows: Iterator[dict], name: str) -> Iterator[dict]:
     return iter(tqdm(rows, desc=f"reading {Path(name).name}", unit=" rows", delay=2))
 
 
-def _format(source: Source, row: Format | None, account: Account, questions: bool) -> Iterator[dict]:
-    """Give the rows of a source and keep account of those and of the dropped ones."""
+def _format(
+    source: Source, row: Format | None, account: Account, questions: bool
+) -> Iterator[tuple[dict, dict[str, Any]]]:
+    """Give the examples of a source, each with what stands beside it in its row; keep account of all records."""
     for place, raw in source.records():
         account.records += 1
         account.columns = account.columns or list(raw)
@@ -201,7 +211,7 @@ def _format(source: Source, row: Format | None, account: Account, questions: boo
             account.keep(usable, record, row)
         fields = json.dumps({name: value for name, value in raw.items() if name not in row.consumed}, default=str)
         known = {"file": source.name, "unit": source.unit, "place": place, "splits": row.name == "text"}
-        yield from (_row(example, questions) | known | {"fields": fields} for example in usable)
+        yield from ((example, known | {"fields": fields}) for example in usable)
     if not account.records:
         raise DataError(f"{source.name}: it holds no rows, and at least one is needed")
 
