@@ -19,6 +19,11 @@ from data.advice import WHOLE_EPOCH, advise, percent
 REPORT_FILE = "data_report.json"
 PERCENTS = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
 COLUMNS = ("length", "source_tokens", "target_tokens", "source_cut", "target_cut", "supervised")
+# Of the answers of conversations: what is counted, and what it means.
+ANSWERS = {
+    "unclosed": "answers before the last one are closed by nothing in the chat template: they do not teach to stop",
+    "hidden_thoughts": "answers have a thought that the chat template leaves out: it is not learned",
+}
 LIMITS = ("source_max_len", "target_max_len", "train_on_source", "max_steps", "context")
 BATCHING = (
     "per_device_train_batch_size",
@@ -40,7 +45,8 @@ def describe(dataset: Any) -> dict[str, Any]:
 
     Args:
         dataset: a `datasets.Dataset` with the integer columns of COLUMNS: `length` after the cuts, `source_tokens` and
-            `target_tokens` before them, `source_cut` and `target_cut` cut off, `supervised` labels that count.
+            `target_tokens` before them, `source_cut` and `target_cut` cut off, `supervised` labels that count; and
+            those of ANSWERS.
 
     Returns:
         rows: how many.
@@ -48,6 +54,7 @@ def describe(dataset: Any) -> dict[str, Any]:
         source, target: p50, p90, p99 and max before the cuts, and `cut`: see `_describe_cut`.
         whole: the same of whole rows, p50 to max after the cuts.
         supervised: tokens, tokens per_row (mean), share of all tokens, and rows_without any.
+        answers: how many are unclosed, and how many have hidden_thoughts; see `data.tokens`.
     """
     from data.tokens import column  # brings torch
 
@@ -65,6 +72,7 @@ def describe(dataset: Any) -> dict[str, Any]:
             "share": _share(counted, tokens),
             "rows_without": int((supervised == 0).sum()),
         },
+        "answers": {name: int(column(dataset, name).sum()) for name in ANSWERS},
     }
 
 
@@ -172,6 +180,7 @@ def format_report(report: Mapping) -> str:
     lines += _block("duplicates", _duplicates(report["duplicates"]))
     lines += _table(splits)
     lines += _block("supervised", [f"{name}: {_supervised(split['supervised'])}" for name, split in splits.items()])
+    lines += _block("answers", [line for name, split in splits.items() for line in _answers(name, split["answers"])])
     lines += _block("batching", [_batching(report["batching"])] if report["train"] else [])
     return "\n".join(lines + _block("advice", report["advice"]))
 
@@ -252,6 +261,10 @@ def _table(splits: Mapping[str, Mapping]) -> list[str]:
 def _supervised(counts: Mapping) -> str:
     without = f"; {_rows(counts['rows_without'])} without any" if counts["rows_without"] else ""
     return f"{counts['tokens']:,} tokens, {counts['per_row']:,.1f} per row, {percent(counts['share'])} of all{without}"
+
+
+def _answers(split: str, counts: Mapping) -> list[str]:
+    return [f"{split}: {counts[name]:,} {what}" for name, what in ANSWERS.items() if counts[name]]
 
 
 def _batching(batching: Mapping) -> str:

@@ -45,9 +45,9 @@ class Account:
     records: int = 0
     kept: int = 0
     dropped: dict[str, list[int]] = field(default_factory=dict)  # reason → places
-    prompts: int = 0  # rows that `--prompt_format` lays out
     columns: list[str] = field(default_factory=list)  # of the first record
     unused: dict[str, int] = field(default_factory=dict)  # column or field that decides nothing → records that have it
+    prompts: int = 0  # rows that `--prompt_format` lays out
 
     @property
     def made(self) -> int:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data.closing import MARK, PROBE, QUESTION, Closing, find_closing, spaces
-from data.formats import DataError, SkipRow
+from data.conversations import REASONING
+from data.fields import DataError, SkipRow
 
 # For tokenizers that have none: the turns of Guanaco's training text, each answer closed by the EOS token.
 DEFAULT_CHAT_TEMPLATE = (
@@ -26,8 +27,6 @@ DEFAULT_CHAT_TEMPLATE = (
     "{%- if add_generation_prompt %}{{ '### Assistant:' }}{% endif -%}"
 )
 PROBE_THOUGHT = "\u2042 the thought \u2042"
-# What templates call the thought of an assistant turn: Qwen3, GLM and Nemotron; gpt-oss and LFM2; Gemma 4.
-THOUGHT_FIELDS = ("reasoning_content", "thinking", "reasoning")
 START_OF_THOUGHT, END_OF_THOUGHT = "<think>", "</think>"  # around a thought in the text of an answer itself
 REFUSALS = (TypeError, KeyError, IndexError, AttributeError, ValueError)  # of a template, beside Jinja's own
 SUCH_AS = " (such as "  # what stands behind it in a reason is of the first row alone
@@ -159,7 +158,7 @@ class ChatRenderer:
         """
         thought, answer = _thought(turns[number]), turns[number]["content"].strip()
         inline, _, spoken = answer.rpartition(END_OF_THOUGHT)
-        probe = turns[number] | {"content": PROBE} | dict.fromkeys(THOUGHT_FIELDS if thought else (), PROBE_THOUGHT)
+        probe = turns[number] | {"content": PROBE} | dict.fromkeys(REASONING if thought else (), PROBE_THOUGHT)
         before, probed, after = self._apply([*turns[:number], probe, *turns[number + 1 :]], tools).partition(PROBE)
         around = bool(probed) and text.endswith(after)
         if start is None:
@@ -207,13 +206,13 @@ class ChatRenderer:
 
 
 def _turn(message: dict) -> dict:
-    """Return a message as templates read it, its thought under each name that they have for it."""
+    """Return a message as templates read it, its thought under each name that one of them has for it."""
     turn = {"role": message["role"], "content": message["content"]}
-    return turn | dict.fromkeys(THOUGHT_FIELDS if message.get("reasoning") else (), message.get("reasoning"))
+    return turn | dict.fromkeys(REASONING if message.get("reasoning") else (), message.get("reasoning"))
 
 
 def _thought(turn: dict) -> str:
-    return turn.get(THOUGHT_FIELDS[0], "").strip()
+    return turn.get(REASONING[0], "").strip()
 
 
 def _template_line(error: Exception) -> str:

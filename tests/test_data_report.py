@@ -42,6 +42,8 @@ def split_of(pairs, source_max_len=1024, target_max_len=256, supervised=None):
                 "source_cut": source - kept[0],
                 "target_cut": target - kept[1],
                 "supervised": kept[1] if supervised is None else supervised,
+                "unclosed": 0,
+                "hidden_thoughts": 0,
                 "place": number,
             }
         )
@@ -72,6 +74,7 @@ def test_numbers_of_three_rows():
             "cut": {"rows": 2, "rows_share": 2 / 3, "tokens": 13, "tokens_share": 13 / 76, "p99": 10, "max": 10},
         },
         "supervised": {"tokens": 13, "per_row": 13 / 3, "share": 13 / 63, "rows_without": 0},
+        "answers": {"unclosed": 0, "hidden_thoughts": 0},
     }
     json.dumps(found)  # numpy's numbers would not do
 
@@ -112,10 +115,30 @@ def test_52000_rows_take_under_a_second():
 
     rng = numpy.random.default_rng(0)
     names = ("length", "source_tokens", "target_tokens", "source_cut", "target_cut", "supervised")
+    names += ("unclosed", "hidden_thoughts")
     split = datasets.Dataset.from_dict({name: rng.integers(0, 500, 52000) for name in names}).shuffle(seed=0)
     start = time.perf_counter()
     assert describe(split)["rows"] == 52000
     assert time.perf_counter() - start < 1
+
+
+def test_answers_that_lose_something_to_the_template_are_counted(tiny_tokenizer, tmp_path, capsys):
+    """Answers before the last that nothing closes, and thoughts that are not shown: in the report, by split."""
+    from test_loading import flags
+
+    from data.loading import make_data_module
+
+    turns = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello.", "reasoning_content": "Hm."}]
+    file, template = tmp_path / "chat.jsonl", tmp_path / "open.jinja"
+    file.write_text((json.dumps({"messages": turns * 3}) + "\n") * 6, encoding="utf-8")
+    template.write_text("{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+                        "{{ 'assistant:' if add_generation_prompt }}")  # fmt: skip
+    report = make_data_module(tiny_tokenizer, flags(file, chat_template=str(template)))["report"]
+    assert report["train"]["answers"] == {"unclosed": 4, "hidden_thoughts": 6}
+    printed = capsys.readouterr().out
+    assert "note: the chat template closes answers with nothing: </s> is put behind the last" in printed
+    assert "answers:     train: 4 answers before the last one are closed by nothing" in printed
+    assert "eval: 12 answers have a thought that the chat template leaves out: it is not learned" in printed
 
 
 # Advice

@@ -69,6 +69,7 @@ def test_rows_hold_texts_place_and_the_other_fields(source, cache):
         {"an empty answer": [2, 5], "column 'output' holds a number, not a text": [3]},
         ["input", "output", "id", "note"],
         {"id": 2, "note": 2},
+        prompts=2,
     )
     assert account.made == account.records == account.kept + 3
 
