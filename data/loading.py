@@ -344,14 +344,17 @@ def _has_conversations(rows: Any) -> bool:
 
 def _tokenize(rows: Any, encoder: Any, cache: Any, name: str, all_rows: Rows):
     """Return the tokenized rows that can be trained on; the others are named and taken into their source's account."""
+    from data.templates import SUCH_AS
     from data.tokens import NO_ANSWER, tokenize
 
     made, dropped = tokenize(rows, encoder, cache)
+    first: dict[str, str] = {}  # reason without its example → with that of the first row
     for row in dropped.select_columns(["dropped", "place", "file"]):
         account = next(a for a in all_rows.sources if a["source"] == row["file"] and a["use"] in (name, "both"))
         account["kept"] -= 1
-        account["dropped"].setdefault(row["dropped"], []).append(row["place"])
-    reasons = ", ".join(dict.fromkeys(dropped["dropped"]))
+        reason = first.setdefault(row["dropped"].partition(SUCH_AS)[0], row["dropped"])
+        account["dropped"].setdefault(reason, []).append(row["place"])
+    reasons = ", ".join(first.values())
     if not len(made):
         hint = "larger limits, or shorter rows" if NO_ANSWER in reasons else "--chat_template default, or other rows"
         raise DataError(f"no {name} row is left: {len(dropped):,} dropped: {reasons}\ntry {hint}")
