@@ -37,13 +37,13 @@ class Closing:
     Attributes:
         marks: what closes an answer, the longest first; none where nothing does.
         last: the one of the last answer; "" where it has none.
-        opens_next: whether, for want of a mark, the one that opens the next turn ends an answer.
+        opening: the mark that opens a user's turn, where for want of another such marks end an answer; else "".
         bos: the BOS token, which never closes anything.
     """
 
     marks: tuple[str, ...] = ()
     last: str = ""
-    opens_next: bool = False
+    opening: str = ""
     bos: str | None = None
 
     def end(self, text: str, at: int, final: bool) -> int | None:
@@ -54,7 +54,7 @@ class Closing:
         """
         at += spaces(text, at)
         closed = next((at + len(mark) for mark in self.marks if text.startswith(mark, at)), None)
-        if closed is None and self.opens_next and not final:
+        if closed is None and self.opening and not final:
             mark = MARK.match(text, at)
             closed = mark.end() if mark and mark[0] != self.bos else None
         return closed
@@ -80,9 +80,9 @@ def find_closing(apply: Apply, bos: str | None, eos: str | None) -> Closing:
     # Some templates open the next turn behind the last answer: only the EOS token may follow its mark there.
     if last.removeprefix(mark).strip() not in ("", eos) and last.startswith(mark):
         last = mark
-    opens_next = not mark and bool(found := MARK.match(inner)) and found[0] != bos
-    marks = {mark, last} - {""}
-    return Closing(tuple(sorted(marks, key=len, reverse=True)), last, opens_next, bos)
+    opens = None if mark else MARK.match(inner)
+    opening = opens[0] if opens and opens[0] != bos else ""
+    return Closing(tuple(sorted({mark, last} - {""}, key=len, reverse=True)), last, opening, bos)
 
 
 def _rendered(apply: Apply, turns: list[dict], prompt: bool = False) -> str:

@@ -262,7 +262,7 @@ def text_mark(tokenizer: Any) -> tuple[str, str] | None:
     To a vocabulary without `<|im_end|>` it is letters like others, which decoding does not leave out.
     """
     closing = ChatRenderer(tokenizer).closing()
-    mark = closing.last or next(iter(closing.marks), "")
+    mark = closing.last or next(iter(closing.marks), closing.opening)
     left = tokenizer.decode(tokenizer(mark, add_special_tokens=False)["input_ids"], skip_special_tokens=True).strip()
     return (mark, left) if left else None
 
@@ -280,10 +280,10 @@ def template_notes(tokenizer: Any) -> list[str]:
             f"default, which closes with {tokenizer.eos_token}"
         )
     if not closing.marks:
-        inner = "with the mark that opens the next turn" if closing.opens_next else "with nothing"
+        inner = f"with {closing.opening!r}, which opens the next turn" if closing.opening else "with nothing"
         notes.append(
             f"the chat template closes answers {inner}: {tokenizer.eos_token} is put behind the last of a conversation"
-            + ("" if closing.opens_next else ", and those before it do not teach to stop")
+            + ("" if closing.opening else ", and those before it do not teach to stop")
         )
     if unlike := renderer.unlike_prompt():
         notes.append(
