@@ -85,6 +85,7 @@ def run(argv: list[str]) -> int:
     from transformers import set_seed
 
     from eval.steps import compare_models, evaluate, measure_evaluated_answers, new_measurements, predict
+    from training.checkpoint import saved_prompt_format
     from training.failures import explaining_memory
     from training.model import get_accelerate_model, get_tokenizer, print_trainable_parameters
     from training.report import save_metrics
@@ -98,6 +99,7 @@ def run(argv: list[str]) -> int:
         return show_rows(args)
     checkpoint, completed = find_start(training_args)
     vars(args).update(vars(training_args))  # which may train no more
+    args.prompt_format = saved_prompt_format(args, checkpoint)
     args.max_new_tokens = generation_args.max_new_tokens
     check_comparison(args, checkpoint)
     check_output(args, checkpoint)
@@ -131,10 +133,12 @@ def show_rows(args: Any) -> int:
     """Print the data report and rows as the model will see them."""
     from data.loading import make_data_module
     from data.preview import preview
-    from training.checkpoint import get_last_checkpoint
+    from training.checkpoint import get_last_checkpoint, saved_prompt_format
     from training.model import get_tokenizer
 
-    tokenizer = get_tokenizer(args, get_last_checkpoint(args.output_dir)[0])  # which may have a chat template
+    checkpoint, _ = get_last_checkpoint(args.output_dir)
+    tokenizer = get_tokenizer(args, checkpoint)  # which may have a chat template
+    args.prompt_format = saved_prompt_format(args, checkpoint)
     module = make_data_module(tokenizer, args)
     rows = next(
         module[f"{use}_dataset"] for use in ("train", "eval", "predict") if module[f"{use}_dataset"] is not None
@@ -152,6 +156,7 @@ def prepare_data(args: Any, training_args: Any, tokenizer: Any, checkpoint: str 
     with training_args.main_process_first(desc="preparing the data"):
         module = make_data_module(tokenizer, args)
     args.data_digest, args.template_digest = module["digest"], module["template"]
+    args.prompt_format = module["prompt_format"]
     if checkpoint is not None:
         check_same_data(args, checkpoint)
     if args.do_train and training_args.process_index == 0:

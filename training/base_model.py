@@ -176,10 +176,20 @@ def load_base_model(args: Any, weights: str, config: Any) -> Any:
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     model = read_weights(args, weights, config=config, **options)
     if args.bits == 4:
-        for module in model.modules():
-            if hasattr(module, "compute_dtype"):  # a checkpoint stored in 4 bits keeps its own
-                module.compute_dtype = compute_dtype(args)
+        settle_4bit_layers(model, compute_dtype(args))
     return model.requires_grad_(False)
+
+
+def settle_4bit_layers(model: Any, dtype: torch.dtype) -> None:
+    """Let every 4-bit layer compute in `dtype`, with the same kernel in training and evaluation, on every processor."""
+    from bitsandbytes.nn import Linear4bit
+
+    for layer in model.modules():
+        if isinstance(layer, Linear4bit):
+            layer.compute_dtype = dtype  # a checkpoint stored in 4 bits has its own
+            # On a CPU with AVX512-BF16 the first evaluation would repack the weights, for good, for a kernel that
+            # rounds to bfloat16 and has no backward: training after it would pass no gradient through the layer.
+            layer.support_avx512bf16_for_cpu = False
 
 
 def read_weights(args: Any, weights: str, **options: Any) -> Any:
