@@ -212,6 +212,15 @@ def test_slips_in_flags_of_other_tools_too(hint, typed, theirs, ours):
     assert hint(f"--{typed}") == f"unknown flag --{typed}. For --{theirs} of other tools: use {ours}."
 
 
+def test_arguments_without_dashes(known, hint):
+    """As torchtune and Hydra take them."""
+    said = unknown_flag("lora_r=8", known, REPLACED_FLAGS)
+    assert said == "unexpected argument 'lora_r=8': a flag begins with two dashes, as in --lora_r=8."
+    assert hint("epochs=1") == "no flag epochs here: use --max_steps -1 --num_train_epochs."
+    said = unknown_flag("rows.jsonl", known, REPLACED_FLAGS)
+    assert said.endswith("'rows.jsonl': every value needs a flag in front of it, like --dataset rows.jsonl.")
+
+
 def test_the_table_of_other_tools_names_what_there_is(known):
     flags = {flag.removeprefix("--").replace("-", "_") for flag in known}
     assert not flags & REPLACED_FLAGS.keys()

@@ -117,6 +117,7 @@ def write_card(tmp_path):
 
     def write(command=("--bits", "4"), datasets=(), **settings):
         defaults = {"full_finetune": False, "lora_r": 4, "lora_alpha": 16, "bits": 4, "quant_type": "nf4"}
+        defaults |= {"prompt_format": None}
         defaults |= {"dataset": "rows.jsonl", "output_dir": str(tmp_path), "model_name_or_path": "org/base"}
         write_model_card(SimpleNamespace(**defaults | settings), list(command), list(datasets))
         card = ModelCard.load(tmp_path / "README.md")
@@ -135,6 +136,8 @@ def test_the_card_of_a_model_of_the_hub(write_card):
     )
     assert "held in 4 bits (nf4)" in card.text and card.text.endswith("| metric | value |\n|---|---|\n")
     assert code[""] == "python qlora.py --bits 4"
+    assert "--prompt_format" not in card.text
+    assert "as `--prompt_format chat` lays them out." in write_card(prompt_format="chat")[0].text
 
 
 def test_a_base_in_a_directory_is_no_name_on_the_hub(write_card, tmp_path):

@@ -174,7 +174,7 @@ INSTEAD = {
     "columns are found by their names (see data/README.md), or use --dataset_format": (
         "dataset_text_field prompt_column response_column summary_column text_column text_field"
     ),
-    "use --chat_template for conversations; other rows get the prompt of their --dataset_format": (
+    "use --prompt_format for questions and answers, --chat_template for conversations": (
         "chat_template_path conv_template conversation_template prompt_template prompt_template_name prompt_type "
         "template"
     ),

@@ -140,9 +140,11 @@ def parse_known(parser: Any, argv: Sequence[str], replaced: Mapping[str, str]) -
 
 def unknown_flag(found: str, known: Mapping[str, argparse.Action], replaced: Mapping[str, str]) -> str:
     """What to tell someone who wrote `found`."""
-    if not found.startswith("-"):
+    name, equals, _ = found.partition("=")
+    if not found.startswith("-") and not equals:
         return f"unexpected argument {found!r}: every value needs a flag in front of it, like --dataset {found}."
-    name = found.split("=")[0]
+    if f"--{name}" in known:
+        return f"unexpected argument {found!r}: a flag begins with two dashes, as in --{found}."
     key = re.sub(r"[-.]", "_", name.lstrip("-"))
     flags = {flag.lstrip("-").replace("-", "_"): action for flag, action in known.items()}
     instead = replaced.get(key) or switched_off(key, flags)

@@ -113,10 +113,13 @@ def card_text(args: Any, command: list[str]) -> str:
     """The model card's Markdown."""
     kind = "Full fine-tune" if args.full_finetune else f"LoRA adapter (r = {args.lora_r}, alpha = {args.lora_alpha:g})"
     held = f"{args.bits} bits{f' ({args.quant_type})' if args.bits == 4 else ''}"
+    form = (
+        f" Questions were asked as `--prompt_format {args.prompt_format}` lays them out." if args.prompt_format else ""
+    )
     local = "" if hub_name(args.model_name_or_path) else ", a local directory,"
     return f"""# {kind} of {code_span(args.model_name_or_path)}
 
-Tuned on {code_span(args.dataset)} with the base{local} held in {held}.
+Tuned on {code_span(args.dataset)} with the base{local} held in {held}.{form}
 
 ## How it was made
 {code_block(f"python qlora.py {public_command(command)}")}
