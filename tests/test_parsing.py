@@ -184,7 +184,7 @@ def test_a_stranger_is_answered_with_no_flag(hint, typed):
         ("early_stopping_patience", "--load_best_model_at_end"),
         ("lora_target", "use --lora_modules"),
         ("finetuning_type=lora", "--full_finetune"),
-        ("template", "use --chat_template"),
+        ("template", "--prompt_format"),
         ("cutoff_len", "use --source_max_len and --target_max_len"),
         ("quantization_bit", "use --bits"),
         ("flash_attn", "as transformers chooses"),

@@ -140,8 +140,8 @@ def parse_known(parser: Any, argv: Sequence[str], replaced: Mapping[str, str]) -
 
 def unknown_flag(found: str, known: Mapping[str, argparse.Action], replaced: Mapping[str, str]) -> str:
     """What to tell someone who wrote `found`."""
-    name, equals, _ = found.partition("=")
-    if not found.startswith("-") and not equals:
+    name = found.partition("=")[0]
+    if not found.startswith("-") and not re.match(r"[\w.]+=", found):
         return f"unexpected argument {found!r}: every value needs a flag in front of it, like --dataset {found}."
     if f"--{name}" in known:
         return f"unexpected argument {found!r}: a flag begins with two dashes, as in --{found}."
