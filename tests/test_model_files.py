@@ -85,7 +85,7 @@ def test_weights_that_are_none(refuse, make_base, content, part):
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        ({SHARD: None}, f"1 of 3 files of its weights are missing, {SHARD} among them"),
+        ({SHARD: None}, f"1 of 3 files of its weights are missing: {SHARD}"),
         ({SHARD: b"abc"}, f"{SHARD} (3 bytes) is damaged or no safetensors file"),
         ({INDEX: None}, f"{INDEX} is missing, which says what is in model-00001-of-00003.safetensors"),
         ({INDEX: b"{"}, f"{INDEX} is not JSON"),

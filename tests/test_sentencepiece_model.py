@@ -183,14 +183,15 @@ def refuse(base_of, command, capfd):
     ("files", "parts"),
     [
         ({}, ["it holds no vocabulary", "tokenizer.json"]),
-        ({"tokenizer_config.json": LLAMA_CONFIG}, ["it holds no vocabulary", "tokenizer.model"]),
+        ({"tokenizer_config.json": LLAMA_CONFIG}, ["no vocabulary", "(tekken.json, tokenizer.json, tokenizer.model)"]),
+        ({"tokenizer_config.json": LLAMA_CONFIG, "vocab.json": {"a": 0}}, ["it holds no vocabulary in a form"]),
         ({"tokenizer.model": TIKTOKEN}, ["a vocabulary for tiktoken", "Llama 3", "Hugging Face form"]),
         ({"tokenizer.model": b"abc"}, ["tokenizer.model (3 bytes) is damaged or no SentencePiece model"]),
         ({"tokenizer.model": b""}, ["tokenizer.model is empty"]),
         ({"tokenizer.model": POINTER}, ["tokenizer.model is a pointer of Git LFS", "git lfs pull"]),
         ({"tokenizer.json": POINTER}, ["tokenizer.json is a pointer of Git LFS"]),
         ({"tokenizer.json": b"{"}, ["tokenizer.json is not JSON (Expecting property name"]),
-        ({"tokenizer.json": {}}, ["KeyError: 'added_tokens'", "damaged, or of a later release", "tokenizers 0."]),
+        ({"tokenizer.json": {}}, ["KeyError: 'added_tokens'", "damaged, do not belong", "tokenizers 0."]),
         ({"tokenizer.json": b"[]"}, ["tokenizer.json must hold a JSON object, and holds a list"]),
         ({"tokenizer_config.json": b"[]"}, ["tokenizer_config.json must hold a JSON object"]),
         ({"vocab.json": {"a": 0}}, ["vocab.json is there without merges.txt"]),
@@ -201,7 +202,7 @@ def refuse(base_of, command, capfd):
 )  # fmt: skip
 def test_vocabularies_that_cannot_be_read(refuse, files, parts):
     if "vocab.json" in files or "merges.txt" in files:
-        files = files | {"tokenizer_config.json": {"tokenizer_class": "GPT2Tokenizer"}}
+        files = {"tokenizer_config.json": {"tokenizer_class": "GPT2Tokenizer"}} | files
     said = refuse(files)
     for part in parts:
         assert part in said, part

@@ -272,7 +272,8 @@ def read_tokenizer(args: Any, source: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(source, **hub_options(args))
     except Exception as error:  # the library behind it, tokenizers, raises no other kind
         raise ModelError(cannot_load_tokenizer(source, error, args.cache_dir)) from error
-    reason = no_vocabulary_reason(tokenizer.vocab_files_names.values(), directory_of(source, args.cache_dir))
-    if reason is not None:  # some classes begin with an empty vocabulary then
+    directory, names = directory_of(source, args.cache_dir), set(tokenizer.vocab_files_names.values())
+    reason = directory and no_vocabulary_reason(names and names | {"tekken.json"}, directory)
+    if reason:  # some classes begin with an empty vocabulary then
         raise ModelError(f"cannot load the tokenizer of {source}: {reason}")
     return tokenizer

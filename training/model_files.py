@@ -8,7 +8,7 @@ found and what to try, or None.
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -45,15 +45,8 @@ def cannot_load_model(name: str, error: Exception, cache_dir: str | None) -> str
         reason = reason or pointer_reason(directory) or json_reason(directory)
     if Path(name).is_dir():  # the hub's cache may hold a part of them
         reason = reason or weights_reason(Path(name))
-    reason = (
-        reason
-        or model_type_reason(error)
-        or (
-            f"{error_text(error)}.\nIt must hold a causal language model that transformers {version('transformers')} "
-            "knows: config.json and whole, matching *.safetensors."
-        )
-    )
-    return f"cannot load the base model {name}: {reason}"
+    reason = reason or model_type_reason(error)
+    return f"cannot load the base model {name}: {reason or unexplained(error)}"
 
 
 def cannot_load_tokenizer(name: str, error: Exception, cache_dir: str | None) -> str:
@@ -62,11 +55,14 @@ def cannot_load_tokenizer(name: str, error: Exception, cache_dir: str | None) ->
     reason = hub_reason(name, error) or code_reason(error)
     if directory is not None:
         reason = reason or vocabulary_reason(directory)
-    reason = reason or (
-        f"{error_text(error)}.\nIts files are damaged, or of a later release than transformers "
-        f"{version('transformers')} with tokenizers {version('tokenizers')}: fetch them again."
+    return f"cannot load the tokenizer of {name}: {reason or unexplained(error)}"
+
+
+def unexplained(error: Exception) -> str:
+    return (
+        f"{error_text(error)}.\nIts files are damaged, do not belong together, or are of a later release than "
+        f"transformers {version('transformers')} with tokenizers {version('tokenizers')}: fetch them again."
     )
-    return f"cannot load the tokenizer of {name}: {reason}"
 
 
 def directory_of(name: str, cache_dir: str | None) -> Path | None:
@@ -193,9 +189,9 @@ def weights_reason(directory: Path) -> str | None:
             return f"{WEIGHTS_INDEX} does not say which weight is where ({error_text(error)}): fetch it again."
         missing = sorted(shard for shard in shards if not (directory / shard).is_file())
         if missing:
-            return f"{len(missing)} of {len(shards)} files of its weights are missing, {missing[0]} among them."
+            return f"{len(missing)} of {len(shards)} files of its weights are missing: {missing[0]}, …. Fetch them."
     elif not (directory / "model.safetensors").is_file():
-        return f"{WEIGHTS_INDEX} is missing, which says what is in {files[0].name} and the other files of its weights."
+        return f"{WEIGHTS_INDEX} is missing, which says what is in {files[0].name} and the others: fetch it."
     for path in files:
         try:
             with safe_open(path, framework="pt"):
@@ -214,7 +210,7 @@ def no_weights_reason(directory: Path) -> str:
         if any(directory.glob(pattern)):
             return f"{here}, but {kind}" + (f" {convert_pickles(str(directory))}" if ".bin" in pattern else "")
     below = next((path.parent for path in sorted(directory.glob("*/model*.safetensors"))), None)
-    return f"{here}." + (f" There are weights in {below}." if below else "")
+    return f"{here}. " + (f"There are weights in {below}." if below else "Fetch the model's weights.")
 
 
 def convert_pickles(name: str) -> str:
@@ -242,16 +238,11 @@ def vocabulary_reason(directory: Path) -> str | None:
     return None
 
 
-def no_vocabulary_reason(names: Iterable[str], directory: Path | None) -> str | None:
-    """Whether a directory has none of the files `names`, of which a tokenizer reads its vocabulary."""
-    names = {*names, *VOCABULARY_FILES} if names else set()
-    if (
-        directory is None
-        or not names
-        or any(path.name in names or path.suffix == ".model" for path in directory.iterdir())
-    ):
+def no_vocabulary_reason(names: Collection[str], directory: Path) -> str | None:
+    """Whether a directory has none of the files `names` that a vocabulary is read from; without names, none is."""
+    if not names or any(path.name in names or path.suffix == ".model" for path in directory.iterdir()):
         return None
     return (
-        "it holds no vocabulary. Copy the tokenizer's files of the original model there: tokenizer.json, or "
-        "tokenizer.model, or vocab.json and merges.txt."
+        f"it holds no vocabulary in a form that its tokenizer reads ({', '.join(sorted(names))}). Copy the tokenizer's "
+        "files of the original model there."
     )

@@ -18,11 +18,14 @@ def model_file(directory: Path) -> Path | None:
     return next(iter(sorted(directory.glob("*.model"))), None)
 
 
+def is_tiktoken(path: Path) -> bool:
+    with path.open("rb") as file:
+        return TIKTOKEN_LINE.match(file.readline(1024)) is not None
+
+
 def model_reason(path: Path) -> str | None:
     """Why a `*.model` cannot be read as the SentencePiece model that its name promises, or None."""
-    with path.open("rb") as file:
-        is_tiktoken = TIKTOKEN_LINE.match(file.readline(1024))
-    if is_tiktoken:
+    if is_tiktoken(path):
         if importlib.util.find_spec("tiktoken") is not None:
             return None
         return (
@@ -68,12 +71,15 @@ def follow_model(tokenizer: Any, path: Path) -> None:
     transformers 5.23 takes the order of BPE's merges from the ids of the pieces, where SentencePiece has scores (in
     LLaMA's model, runs of spaces have the first ids and the last scores); and where no class of its own says how the
     text is prepared, it leaves out the space that most models put in front, so that no text starts as in training.
+    A file for tiktoken stays as it was read.
 
     Raises:
         ValueError: it encodes otherwise all the same.
     """
     from transformers import TokenizersBackend
 
+    if is_tiktoken(path):
+        return
     model, backend = read_model(path), tokenizer.backend_tokenizer
     order_merges(backend, model)
     if type(tokenizer) is TokenizersBackend:
