@@ -26,6 +26,7 @@ WRONG = {
     "source_max_len": "0",
     "target_max_len": "1",
     "chat_template": "nosuch.jinja",
+    "prompt_format": "nosuch",
     "preview": "0",
     "cache_dir": "qlora.py",
     # what is trained
