@@ -142,7 +142,7 @@ def show_rows(args: Any) -> int:
     from training.checkpoint import get_last_checkpoint, saved_prompt_format
     from training.model import get_tokenizer
 
-    checkpoint, _ = get_last_checkpoint(args.output_dir)
+    checkpoint = args.resume_from_checkpoint or get_last_checkpoint(args.output_dir)[0]
     tokenizer = get_tokenizer(args, checkpoint)  # which may have a chat template
     args.prompt_format = saved_prompt_format(args, checkpoint)
     module = make_data_module(tokenizer, args)

@@ -9,15 +9,14 @@ another question. Most close every answer with one mark (`<|im_end|>`). Some clo
 mark that opens the next turn (GLM-4: `<|user|>`), which is then what the model writes to stop.
 """
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from data.fields import SkipRow
 
-PROBE = "\u2042 the answer \u2042"  # stands nowhere else in a conversation
-QUESTION, NEXT = "\u2042 a question \u2042", "\u2042 the next \u2042"
+# These stand nowhere else in a conversation.
+PROBE, QUESTION, NEXT, SYSTEM = "‹the answer›", "‹a question›", "‹the next›", "‹a system turn›"
 MARK = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")  # what looks like a special token: <|im_end|>, </s>, [/INST]
 Apply = Callable[[list[dict], bool], str]
 
@@ -36,15 +35,13 @@ class Closing:
 
     Attributes:
         marks: what closes an answer, the longest first; none where nothing does.
-        last: the one of the last answer; "" where it has none.
         opening: the mark that opens a user's turn, where for want of another such marks end an answer; else "".
-        bos: the BOS token, which never closes anything.
+        is_known: whether the template rendered the conversations that this was read off.
     """
 
     marks: tuple[str, ...] = ()
-    last: str = ""
     opening: str = ""
-    bos: str | None = None
+    is_known: bool = True
 
     def end(self, text: str, at: int, final: bool) -> int | None:
         """Return where that which closes the answer before `at` ends, or None where nothing does.
@@ -56,59 +53,74 @@ class Closing:
         closed = next((at + len(mark) for mark in self.marks if text.startswith(mark, at)), None)
         if closed is None and self.opening and not final:
             mark = MARK.match(text, at)
-            closed = mark.end() if mark and mark[0] != self.bos else None
+            closed = mark and mark.end()
         return closed
 
+    def texts(self, eos: str) -> list[str]:
+        """Return each text that may end an answer, without the EOS token that may stand at its end."""
+        marks = (mark.removesuffix(eos).strip() for mark in (*self.marks, self.opening))
+        return list(dict.fromkeys(mark for mark in marks if mark))
 
-def find_closing(apply: Apply, bos: str | None, eos: str | None) -> Closing:
+
+def find_closing(apply: Apply, bos: str | None, eos: str) -> Closing:
     """Return how a template closes answers.
 
     Args:
         apply: (turns, whether to end with the generation prompt) → text; may raise SkipRow.
         bos, eos: the tokens' texts.
     """
+    for system in ([], [{"role": "system", "content": SYSTEM}]):  # which some templates want
+        try:
+            return _find_closing(lambda turns, prompt, before=system: apply([*before, *turns], prompt), bos, eos)
+        except SkipRow:
+            continue
+    return Closing(is_known=False)
+
+
+def _find_closing(apply: Apply, bos: str | None, eos: str) -> Closing:
     question, answer = {"role": "user", "content": QUESTION}, {"role": "assistant", "content": PROBE}
-    first = _rendered(apply, [question]).partition(QUESTION)[0].rstrip()
-    last = _behind(_rendered(apply, [question, answer]))
-    inner = _behind(_rendered(apply, [question, answer, {"role": "user", "content": NEXT}])).partition(NEXT)[0].rstrip()
-    before_prompt = _behind(_rendered(apply, [question, answer], prompt=True))
-    prompt = _rendered(apply, [question], prompt=True).removeprefix(_rendered(apply, [question]))
-    candidates = (last, last.removesuffix(eos or "").strip(), before_prompt.removesuffix(prompt.strip()).strip())
-    mark = next((text for text in candidates if text and inner.startswith(text)), None)
+    asked, answered = apply([question], False), apply([question, answer], False)
+    followed = _rendered(apply, [question, answer, {"role": "user", "content": NEXT}], False)
+    last, between = _behind_answer(answered), _behind_answer(followed.partition(NEXT)[0])
+    generation = _rendered(apply, [question], True).removeprefix(asked).strip()
+    # What stands behind the last answer may stand behind every one, with the EOS token or without; or what stands
+    # before the generation prompt; else it is what comes before the next turn opens.
+    before_prompt = _behind_answer(_rendered(apply, [question, answer], True)).removesuffix(generation).strip()
+    candidates = (last, last.removesuffix(eos).strip(), before_prompt)
+    mark = next((text for text in candidates if text and between.startswith(text)), None)
     if mark is None:
-        mark = inner[: _opening(inner, first, bos, eos)].strip()
+        mark = _before_next_turn(between, asked.partition(QUESTION)[0], bos, eos)
     # Some templates open the next turn behind the last answer: only the EOS token may follow its mark there.
-    if last.removeprefix(mark).strip() not in ("", eos) and last.startswith(mark):
+    if last.startswith(mark) and last.removeprefix(mark).strip() not in ("", eos):
         last = mark
-    opens = None if mark else MARK.match(inner)
-    opening = opens[0] if opens and opens[0] != bos else ""
-    return Closing(tuple(sorted({mark, last} - {""}, key=len, reverse=True)), last, opening, bos)
+    opening = None if mark else MARK.match(between)
+    marks = sorted({mark, last} - {""}, key=len, reverse=True)
+    return Closing(tuple(marks), opening[0] if opening and opening[0] != bos else "")
 
 
-def _rendered(apply: Apply, turns: list[dict], prompt: bool = False) -> str:
+def _rendered(apply: Apply, turns: list[dict], prompt: bool) -> str:
     try:
         return apply(turns, prompt)
     except SkipRow:
-        return ""  # a template that wants other turns; EOS closes the conversation anyway
+        return ""  # a template for one question, or that wants a prompt to end with one
 
 
-def _behind(text: str) -> str:
+def _behind_answer(text: str) -> str:
     return text.partition(PROBE)[2].strip()
 
 
-def _opening(inner: str, first: str, bos: str | None, eos: str | None) -> int:
-    """Return where in `inner`, the text between an answer and the next question, the turn of that question opens.
+def _before_next_turn(between: str, first: str, bos: str | None, eos: str) -> str:
+    """Return what of the text between an answer and the next question belongs to the answer.
 
     Args:
         first: the text before a question that opens a conversation.
     """
-    if bos and bos != eos and bos in inner:
-        return inner.index(bos)
-    # The mark that opens the whole conversation opens every turn where it is not the role that it names.
-    mark = MARK.match(first.removeprefix(bos or "").lstrip())
-    if mark and mark[0] in inner:
-        return inner.index(mark[0])
-    same = os.path.commonprefix([inner[::-1], first[::-1]])
-    opening = len(inner) - len(same)
-    torn = next((mark for mark in MARK.finditer(inner) if mark.start() < opening < mark.end()), None)
-    return torn.end() if torn else opening
+    if bos and bos != eos and bos in between:
+        return between.partition(bos)[0].strip()
+    # The mark that opens the conversation opens every turn (Command A: <|START_OF_TURN_TOKEN|>), or, where it names a
+    # role, that which stands before the first question opens the next one too (Apertus: <|user_start|>).
+    marks = MARK.findall(first.removeprefix(bos or ""))
+    opening = next((mark for mark in (*marks[:1], *marks[-1:]) if mark in between), None)
+    if opening:
+        return between.partition(opening)[0].strip()
+    return between[: between.index(eos) + len(eos)] if eos in between else ""

@@ -9,8 +9,8 @@ import torch
 
 # What torch's cross entropy leaves out. https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html
 IGNORE_INDEX = -100
-# Stands before a text that is encoded as the rest of another; a character that no vocabulary joins with what follows.
-ANCHOR = "\u2042"
+# One of these stands before a text that is encoded as the rest of another; no vocabulary joins it with what follows.
+ANCHORS = ("\u2042", "\n", ".")
 
 
 @dataclass
@@ -44,8 +44,8 @@ class DataCollatorForCausalLM:
         train_on_source: supervise the source too.
         predict_with_generate: also give the prompt alone, padded on the left, so that generation of every row starts
             right after its prompt.
-        text_mark: (what closes the answers of conversations, what decoding leaves of it) where that is ordinary text
-            to the tokenizer, at which generation has to stop; see `data.templates.text_mark`.
+        text_marks: what closes the answers of conversations where that is ordinary text to the tokenizer, at which
+            generation has to stop; see `data.templates`.
 
     Raises:
         ValueError: the tokenizer has no EOS token, or a limit leaves no room.
@@ -56,7 +56,7 @@ class DataCollatorForCausalLM:
     target_max_len: int
     train_on_source: bool
     predict_with_generate: bool
-    text_mark: tuple[str, str] | None = None
+    text_marks: Sequence[str] = ()
 
     def __post_init__(self):
         if self.tokenizer.eos_token_id is None:
@@ -115,21 +115,28 @@ class DataCollatorForCausalLM:
     def pair_ids(self, sources: list[str], targets: list[str]) -> list[tuple[list[int], list[int]]]:
         """Return the (source, target) ids of pairs, uncut, which together decode to the text of source and target.
 
-        The source is encoded by itself, as for generation. SentencePiece tokenizers in the manner of Llama 2 put a
-        space before every text: the target is encoded as what follows the source, so that no second space comes in.
+        The source is encoded by itself, as for generation. Some tokenizers put a space before every text, as Llama 2's:
+        the target is encoded as what follows the source, so that no second space comes in.
         """
         target_ids = self.token_ids(targets)
-        if self.puts_a_space_first:
-            anchor, *anchored = self.token_ids([ANCHOR, *(ANCHOR + target for target in targets)])
+        if self.anchor:
+            anchor, *anchored = self.token_ids([self.anchor, *(self.anchor + target for target in targets)])
             rest = [ids[len(anchor) :] for ids in anchored]
             target_ids = [rest[i] if source else target_ids[i] for i, source in enumerate(sources)]
         return list(zip(self.token_ids(sources), target_ids, strict=True))
 
     @cached_property
-    def puts_a_space_first(self) -> bool:
-        """Whether the tokenizer puts a space before every text, as SentencePiece does (`add_dummy_prefix`)."""
-        [first, *_] = self.token_ids(["a"])[0] or [None]
-        return first is not None and str(self.tokenizer.convert_ids_to_tokens(first)).startswith("\u2581")
+    def anchor(self) -> str:
+        """What to put before a text that is encoded as the rest of another, so that no space is put before it.
+
+        It is "" for tokenizers that put none: only SentencePiece (`add_dummy_prefix`) and ByteLevel
+        (`add_prefix_space`) do, which write it as a character of their own.
+        """
+        [first, *_] = self.tokenizer.convert_ids_to_tokens(self.token_ids(["a"])[0]) or [""]
+        if not str(first).startswith(("\u2581", "\u0120")):
+            return ""
+        known = (anchor for anchor in ANCHORS if self.tokenizer.unk_token_id not in self.token_ids([anchor])[0])
+        return next(known, "")
 
     def with_bos(self, ids: list[int]) -> list[int]:
         """Return `ids` with BOS in front, once, where the tokenizer has one."""

@@ -8,6 +8,7 @@ permutations here, and tokenized (`data.tokens`). Whatever is wrong with the dat
 and what to do.
 """
 
+import json
 import math
 import os
 import random
@@ -188,15 +189,16 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
         predict_with_generate=args.predict_with_generate,
     )
     rows = rows or load_rows(args, choose_prompt_format(args, tokenizer))
-    _say_prompt_format(rows, tokenizer, getattr(args, "chat_template", None))
     train = _first(rows.train, args.max_train_samples, "--max_train_samples") if args.do_train else None
     held_out = _first(rows.eval, args.max_eval_samples, "--max_eval_samples")
     used = [f"{len(train):,} of {len(rows.train):,} train"] if train is not None else []
     used += [f"{len(held_out):,} of {len(rows.eval):,} eval"] if held_out is not None else []
     if used:
         _say(f"used: {', '.join(used)} rows")
-    conversations = any(_has_conversations(split) for split in (train, held_out))
-    collator.text_mark = _choose_template(tokenizer, getattr(args, "chat_template", None), conversations)
+    splits = [split for split in (train, held_out) if split is not None]
+    conversations = bool(_sample_tools(splits))
+    _say_prompt_format(rows, tokenizer, args, conversations)
+    collator.text_marks = _choose_template(tokenizer, getattr(args, "chat_template", None), splits)
     trained = sorted((a["digest"], a["kept"]) for a in rows.sources if a["use"] != "eval")
     encoder, cache = RowEncoder(collator), cache_directory(args)
     train = None if train is None else _tokenize(train, encoder, cache, "train", rows)
@@ -225,31 +227,56 @@ def _prompts(rows: Rows) -> int:
     return sum(account["prompts"] for account in rows.sources)
 
 
-def _say_prompt_format(rows: Rows, tokenizer: Any, template: str | None) -> None:
-    """Say how questions are laid out where there is a choice, and how to get the other."""
-    count = _prompts(rows)
-    if not count or not (template or tokenizer.chat_template or rows.prompt_format != "alpaca"):
+def _say_prompt_format(rows: Rows, tokenizer: Any, args: Any, conversations: bool) -> None:
+    """Say how questions are laid out where there is a choice, and how to get another."""
+    count, template = _prompts(rows), getattr(args, "chat_template", None) or tokenizer.chat_template
+    asked = getattr(args, "prompt_format", None)
+    if not count:
+        if asked and rows.sources:
+            _say(f"note: --prompt_format {asked} has no effect: no row is a question and its answer")
         return
     what = f"{count:,} question{'' if count == 1 else 's'}"
+    how = "in the prompt of their format" if rows.prompt_format == "alpaca" else "with nothing around them"
     if rows.prompt_format == "chat":
-        _say(f"prompts: {what} as turns of a chat, as a server asks them; --prompt_format alpaca: in Alpaca's words")
-    else:
-        how = "in the words of their format (Alpaca's, …)" if rows.prompt_format == "alpaca" else "as they are"
-        _say(f"prompts: {what} {how}; --prompt_format chat: as turns of the chat template, as a server asks them")
+        _say(f"prompts: {what} as turns of the chat template; --prompt_format alpaca: in the prompt of their format")
+    elif template or asked:
+        _say(f"prompts: {what} {how}; --prompt_format chat: as turns of the chat template, as servers ask them")
+    elif conversations:
+        _say(f"note: {what} {how}, beside conversations; --prompt_format chat: all as turns of one template")
 
 
-def _choose_template(tokenizer: Any, asked: str | None, conversations: bool) -> tuple[str, str] | None:
-    """Give the tokenizer its chat template where there are conversations, and say which; gives its `text_mark`."""
-    if conversations:
-        from data.templates import choose_template, template_notes, text_mark
+def _choose_template(tokenizer: Any, asked: str | None, splits: list) -> list[str]:
+    """Give the tokenizer its chat template where there are conversations, and say which and what is unusual about it.
 
-        _say(f"conversations: chat template is {choose_template(tokenizer, asked)}")
-        for note in template_notes(tokenizer):
-            _say(f"note: {note}")
-        return text_mark(tokenizer)
-    if asked is not None:
-        _say(f"note: --chat_template {asked} has no effect: no row is a conversation")
-    return None
+    Returns:
+        what closes answers, where that is ordinary text to the tokenizer.
+    """
+    samples = _sample_tools(splits)
+    if not samples:
+        if asked is not None:
+            _say(f"note: --chat_template {asked} has no effect: no row is a conversation")
+        return []
+    from data.templates import ChatRenderer, choose_template
+
+    _say(f"conversations: chat template is {choose_template(tokenizer, asked)}")
+    renderer = ChatRenderer(tokenizer)
+    for note in dict.fromkeys(note for tools in samples for note in renderer.notes(tools)):
+        _say(f"note: {note}")
+    return list(dict.fromkeys(mark for tools in samples for mark in renderer.text_marks(tools)))
+
+
+def _sample_tools(splits: list) -> list[list | None]:
+    """Return None where a conversation has no tools, and the tools of one that has some: templates may be of two parts.
+
+    The columns are those of the whole file, so that nothing is gathered into memory.
+    """
+    samples = []
+    for split in splits:
+        messages, tools = (split.data.column(name) for name in ("messages", "tools"))
+        with_tools = len(tools) - tools.null_count
+        samples += [None] if len(messages) - messages.null_count > with_tools else []
+        samples += [json.loads(tools.drop_null()[0].as_py())] if with_tools else []
+    return samples
 
 
 def _report(rows: Rows, train: Any, held_out: Any, step: Any, args: Any) -> dict[str, Any]:
@@ -333,13 +360,6 @@ def _keys(rows: Any):
     keys, places, splits = (column(rows, name) for name in ("key", "place", "splits"))
     repeats = (numpy.diff(keys) == 0) & (numpy.diff(places) == 0) & (splits[1:] == 1)
     return keys[numpy.concatenate([[True], ~repeats])]
-
-
-def _has_conversations(rows: Any) -> bool:
-    if rows is None:
-        return False
-    column = rows.data.column("messages")  # of the whole file, so that nothing is gathered into memory
-    return column.null_count < len(column)
 
 
 def _tokenize(rows: Any, encoder: Any, cache: Any, name: str, all_rows: Rows):

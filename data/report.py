@@ -19,10 +19,12 @@ from data.advice import WHOLE_EPOCH, advise, percent
 REPORT_FILE = "data_report.json"
 PERCENTS = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
 COLUMNS = ("length", "source_tokens", "target_tokens", "source_cut", "target_cut", "supervised")
-# Of the answers of conversations: what is counted, and what it means.
-ANSWERS = {
+# What is counted in conversations, and what it means.
+CONVERSATIONS = {
     "unclosed": "answers before the last one are closed by nothing in the chat template: they do not teach to stop",
     "hidden_thoughts": "answers have a thought that the chat template leaves out: it is not learned",
+    "hidden_turns": "turns (system, user or tool) are left out by the chat template: the model does not see them",
+    "hidden_tools": "tools are left out by the chat template: the model does not see them",
 }
 LIMITS = ("source_max_len", "target_max_len", "train_on_source", "max_steps", "context")
 BATCHING = (
@@ -46,7 +48,7 @@ def describe(dataset: Any) -> dict[str, Any]:
     Args:
         dataset: a `datasets.Dataset` with the integer columns of COLUMNS: `length` after the cuts, `source_tokens` and
             `target_tokens` before them, `source_cut` and `target_cut` cut off, `supervised` labels that count; and
-            those of ANSWERS.
+            those of CONVERSATIONS.
 
     Returns:
         rows: how many.
@@ -54,7 +56,7 @@ def describe(dataset: Any) -> dict[str, Any]:
         source, target: p50, p90, p99 and max before the cuts, and `cut`: see `_describe_cut`.
         whole: the same of whole rows, p50 to max after the cuts.
         supervised: tokens, tokens per_row (mean), share of all tokens, and rows_without any.
-        answers: how many are unclosed, and how many have hidden_thoughts; see `data.tokens`.
+        conversations: how much in them is as CONVERSATIONS says; see `data.tokens`.
     """
     from data.tokens import column  # brings torch
 
@@ -72,7 +74,7 @@ def describe(dataset: Any) -> dict[str, Any]:
             "share": _share(counted, tokens),
             "rows_without": int((supervised == 0).sum()),
         },
-        "answers": {name: int(column(dataset, name).sum()) for name in ANSWERS},
+        "conversations": {name: int(column(dataset, name).sum()) for name in CONVERSATIONS},
     }
 
 
@@ -180,7 +182,8 @@ def format_report(report: Mapping) -> str:
     lines += _block("duplicates", _duplicates(report["duplicates"]))
     lines += _table(splits)
     lines += _block("supervised", [f"{name}: {_supervised(split['supervised'])}" for name, split in splits.items()])
-    lines += _block("answers", [line for name, split in splits.items() for line in _answers(name, split["answers"])])
+    counted = [line for name, split in splits.items() for line in _conversations(name, split["conversations"])]
+    lines += _block("template", counted)
     lines += _block("batching", [_batching(report["batching"])] if report["train"] else [])
     return "\n".join(lines + _block("advice", report["advice"]))
 
@@ -263,8 +266,8 @@ def _supervised(counts: Mapping) -> str:
     return f"{counts['tokens']:,} tokens, {counts['per_row']:,.1f} per row, {percent(counts['share'])} of all{without}"
 
 
-def _answers(split: str, counts: Mapping) -> list[str]:
-    return [f"{split}: {counts[name]:,} {what}" for name, what in ANSWERS.items() if counts[name]]
+def _conversations(split: str, counts: Mapping) -> list[str]:
+    return [f"{split}: {counts[name]:,} {what}" for name, what in CONVERSATIONS.items() if counts[name]]
 
 
 def _batching(batching: Mapping) -> str:

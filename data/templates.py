@@ -3,12 +3,14 @@
 A template is Jinja text: https://huggingface.co/docs/transformers/chat_templating
 """
 
+import json
 import os
+import re
 import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.closing import MARK, PROBE, QUESTION, Closing, find_closing, spaces
+from data.closing import MARK, PROBE, QUESTION, SYSTEM, Closing, find_closing, spaces
 from data.conversations import REASONING
 from data.fields import DataError, SkipRow
 
@@ -26,7 +28,7 @@ DEFAULT_CHAT_TEMPLATE = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt %}{{ '### Assistant:' }}{% endif -%}"
 )
-PROBE_THOUGHT = "\u2042 the thought \u2042"
+PROBE_THOUGHT = "‹the thought›"
 START_OF_THOUGHT, END_OF_THOUGHT = "<think>", "</think>"  # around a thought in the text of an answer itself
 REFUSALS = (TypeError, KeyError, IndexError, AttributeError, ValueError)  # of a template, beside Jinja's own
 SUCH_AS = " (such as "  # what stands behind it in a reason is of the first row alone
@@ -119,27 +121,16 @@ class ChatRenderer:
             self._closings[with_tools] = find_closing(lambda turns, prompt: self._apply(turns, tools, prompt), *special)
         return self._closings[with_tools]
 
-    def unlike_prompt(self) -> tuple[str, str] | None:
-        """Return how a prompt ends and what stands there in the text of an answered one, where these differ."""
-        turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": PROBE}]
-        try:
-            text = self._apply(turns)
-            prompt = self._answer(text, turns, 1, None).prompt
-        except SkipRow:
-            return None  # a template that wants other turns
-        if prompt is None or _along(text, prompt)[1] == "":
-            return None
-        same = _mark_start(prompt, len(os.path.commonprefix([text, prompt])))
-        return prompt[same:], text[same:].partition(PROBE)[0] + "…"
+    # ---- where an answer stands ----
 
     def _answer(self, text: str, turns: list[dict], number: int, tools: list | None) -> Answer:
         """Return where answer `number` stands in `text`; only unusual ones are rendered again to find that out."""
         if not number:  # there is no prompt before the first turn
-            return self._probed(text, turns, number, tools, None)
+            return self._probed(text, turns, number, tools)
         prompt = self._apply(turns[:number], tools, prompt=True)
-        start, rest = _along(text, prompt)
-        answer = None if rest else self._plain(text, turns, number, tools, start)
-        answer = answer or self._probed(text, turns, number, tools, None if rest else start)
+        start = _end_of(prompt, text)
+        answer = None if start is None else self._plain(text, turns, number, tools, start)
+        answer = answer or self._probed(text, turns, number, tools, start, prompt)
         return answer if text[: answer.start] == prompt else answer._replace(prompt=prompt)
 
     def _plain(self, text: str, turns: list[dict], number: int, tools: list | None, start: int) -> Answer | None:
@@ -150,50 +141,129 @@ class ChatRenderer:
         end = self.closing(tools).end(text, at + len(answer), final=number + 1 == len(turns))
         return None if end is None else Answer(start, end)
 
-    def _probed(self, text: str, turns: list[dict], number: int, tools: list | None, start: int | None) -> Answer:
+    def _probed(
+        self,
+        text: str,
+        turns: list[dict],
+        number: int,
+        tools: list | None,
+        start: int | None = None,
+        prompt: str | None = None,
+    ) -> Answer:
         """Find an answer by rendering the conversation with a probe in its place, and one in the place of a thought.
 
         Args:
-            start: where it starts; None where the prompt is not in the text.
+            start: where it starts; None where its prompt is not in the text.
+            prompt: None for the first turn, which has none.
         """
         thought, answer = _thought(turns[number]), turns[number]["content"].strip()
         inline, _, spoken = answer.rpartition(END_OF_THOUGHT)
         probe = turns[number] | {"content": PROBE} | dict.fromkeys(REASONING if thought else (), PROBE_THOUGHT)
         before, probed, after = self._apply([*turns[:number], probe, *turns[number + 1 :]], tools).partition(PROBE)
-        around = bool(probed) and text.endswith(after)
+        fits = bool(probed) and text.endswith(after)
         if start is None:
             own = before.partition(PROBE_THOUGHT)[0]
-            start = self._own_start(text, turns[:number], own, tools, has_thought=bool(thought or inline))
-            around = around and text.startswith(own[:start])
+            if thought or inline:  # which may be shown in another way than the probe
+                own = own[: _mark_start(text, len(os.path.commonprefix([text, own])))]
+            fits = fits and text.startswith(own)
+            start = self._start_without_prompt(text, len(own), turns[:number], tools, prompt) if prompt else len(own)
         end = len(text) - len(after)
-        shown = _squeeze(text[start:end]) if around else ""
+        shown = _squeeze(text[start:end]) if fits else ""
         # Reasoning templates put an empty thought before an answer, or leave out the one it has.
         if not (shown and shown.endswith(_squeeze(spoken))):
             raise SkipRow(
                 "the chat template does not show an answer as it is"
-                f"{SUCH_AS}{_short(answer)}, shown as {_short(text[start:end].strip() if around else '')})"
+                f"{SUCH_AS}{_short(answer)}, shown as {_short(text[start:end].strip() if fits else '')})"
             )
         thoughts = (thought, inline.rpartition(START_OF_THOUGHT)[2])
         hidden = any(_squeeze(part) not in shown for part in thoughts)
         closed = self.closing(tools).end(text, end, final=number + 1 == len(turns))
         return Answer(start, end if closed is None else closed, closed is not None, hidden)
 
-    def _own_start(self, text: str, before: list[dict], own: str, tools: list | None, has_thought: bool) -> int:
-        """Return where an answer starts of which the prompt is not in the text: at its thought, or at itself.
+    def _start_without_prompt(self, text: str, own: int, before: list[dict], tools: list | None, prompt: str) -> int:
+        """Return where an answer starts whose prompt is not in the text.
 
         Args:
-            own: what the template shows before the answer and its thought, rendered with probes in their place.
-            has_thought: an answer whose own text holds a thought may be shown in another way than the probe.
+            own: where what the template shows of the answer itself starts, its thought included.
+            before: the turns before it.
+            prompt: what generation would get.
         """
-        start = len(os.path.commonprefix([text, own])) if has_thought else len(own)
-        if before:
-            shown, rest = _along(text, self._apply(before, tools))
-            parted, _ = _along(text, self._apply(before, tools, prompt=True))
-            parted = _mark_start(text, parted)
-            # Where the prompt parts from the text in what opens the turn, before a mark, generation writes that mark.
-            if not rest and shown <= parted < start and MARK.match(text, parted + spaces(text, parted)):
-                return parted
-        return _mark_start(text, start) if has_thought else start
+        header = _end_of(self._apply(before, tools), text)
+        parted = _mark_start(text, len(os.path.commonprefix([text, prompt])))
+        mark = MARK.match(text, parted + spaces(text, parted))
+        # Where the prompt parts from the text in what opens the turn, before a mark, generation writes that mark.
+        if header is not None and header <= parted < own and mark and not prompt[parted:].lstrip().startswith(mark[0]):
+            return parted
+        # Where they part further back and meet again, generation writes the white space behind the prompt's end.
+        head = text[:own].rstrip()
+        return len(head) if prompt and not prompt[-1].isspace() and head.endswith(prompt.split()[-1]) else own
+
+    # ---- what is to be said of the template ----
+
+    def count_hidden(self, text: str, messages: list[dict], tools: list | None) -> dict[str, int]:
+        """Return how many turns but the assistant's, and how many tools, a rendered conversation does not show."""
+        squeezed = _squeeze(text)
+        others = [message["content"] for message in messages if message["role"] != "assistant"]
+        names = [_tool_name(tool) for tool in tools or ()]
+        return {
+            "hidden_turns": sum(not _shows(squeezed, content) for content in others),
+            "hidden_tools": sum(bool(name) and name not in text for name in names),
+        }
+
+    def text_marks(self, tools: list | None = None) -> list[str]:
+        """Return what decoding leaves of the marks that close answers, where they are no special tokens.
+
+        To a vocabulary without `<|im_end|>` it is letters like others, which decoding does not leave out.
+        """
+        return list(filter(None, map(self._decoded, self.closing(tools).texts(self.tokenizer.eos_token))))
+
+    def _decoded(self, mark: str) -> str:
+        ids = self.tokenizer(mark, add_special_tokens=False)["input_ids"]
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def notes(self, tools: list | None = None) -> list[str]:
+        """Return what is unusual about the template and changes what is trained or generated, a line each."""
+        closing, eos = self.closing(tools), self.tokenizer.eos_token
+        notes = [self._note_on_text(mark) for mark in closing.texts(eos) if self._decoded(mark)]
+        if closing.is_known and not closing.marks:
+            inner = f"with {closing.opening!r}, which opens the next turn" if closing.opening else "with nothing"
+            lost = "" if closing.opening else ", and those before it do not teach to stop"
+            notes.append(f"the chat template closes answers {inner}: {eos} is put behind the last one{lost}")
+        if unlike := self._unlike_prompt(tools):
+            prompt, text = unlike
+            notes.append(
+                f"a prompt has {_short(prompt)} where the text of an answered conversation has "
+                f"{_short(text) if text else 'nothing'}: that text is trained, and predictions start from the prompt"
+            )
+        return notes
+
+    def _note_on_text(self, mark: str) -> str:
+        count = len(self.tokenizer(mark, add_special_tokens=False)["input_ids"])
+        if count == 1:
+            what, how = "a token of this vocabulary, but no special one", "declare it special in tokenizer_config.json"
+        else:
+            what = f"no token of this vocabulary but text ({count} tokens)"
+            how = (
+                "to make it a token, add it to the base before tuning (tokenizer.add_special_tokens, "
+                f"model.resize_token_embeddings), or use --chat_template default, which has {self.tokenizer.eos_token}"
+            )
+        return (
+            f"{mark!r}, which closes answers, is {what}: generation stops at that text, and predictions leave it out; "
+            f"{how}"
+        )
+
+    def _unlike_prompt(self, tools: list | None) -> tuple[str, str] | None:
+        """Return what a prompt has, and what stands there in the text of an answered one, where these differ."""
+        question, answer = {"role": "user", "content": QUESTION}, {"role": "assistant", "content": PROBE}
+        for turns in ([question], [{"role": "system", "content": SYSTEM}, question]):
+            try:
+                prompt, text = self._apply(turns, tools, prompt=True), self._apply([*turns, answer], tools)
+            except SkipRow:
+                continue  # a template that wants other turns
+            if _end_of(prompt, text) is None:
+                same = _mark_start(prompt, len(os.path.commonprefix([text, prompt]).removesuffix("‹")))
+                return prompt[same:], text[same:].partition(PROBE)[0]
+        return None
 
     def _apply(self, turns: list[dict], tools: list | None = None, prompt: bool = False) -> str:
         import jinja2
@@ -220,22 +290,13 @@ def _template_line(error: Exception) -> str:
     return f" (line {frames[-1].lineno} of the template)" if frames else ""
 
 
-def _along(text: str, prompt: str) -> tuple[int, str]:
-    """Return how far `text` goes along with `prompt`, white space aside, and what is left of `prompt` then.
-
-    White space at the end of `prompt` stands for whatever white space `text` has there.
-    """
+def _end_of(prompt: str, text: str) -> int | None:
+    """Return where `prompt` ends in `text`, which starts with it but for white space; None where it does not."""
     for start in (prompt, prompt.rstrip()):
         if text.startswith(start):
-            return len(start), ""
-    at = to = len(os.path.commonprefix([text, prompt]))
-    while True:
-        ahead, next_to = at + spaces(text, at), to + spaces(prompt, to)
-        if next_to == len(prompt):
-            return (ahead if prompt[-1:].isspace() else at), ""
-        if text[ahead : ahead + 1] != prompt[next_to]:
-            return at, prompt[to:]
-        at, to = ahead + 1, next_to + 1
+            return len(start)
+    match = re.match(r"\s*" + r"\s*".join(map(re.escape, prompt.split())), text)
+    return match and match.end() + (spaces(text, match.end()) if prompt[-1:].isspace() else 0)
 
 
 def _mark_start(text: str, at: int) -> int:
@@ -256,38 +317,11 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
 
 
-def text_mark(tokenizer: Any) -> tuple[str, str] | None:
-    """Return (the mark that closes answers, what is left of it in a decoded answer) where it is no special token.
-
-    To a vocabulary without `<|im_end|>` it is letters like others, which decoding does not leave out.
-    """
-    closing = ChatRenderer(tokenizer).closing()
-    mark = closing.last or next(iter(closing.marks), closing.opening)
-    left = tokenizer.decode(tokenizer(mark, add_special_tokens=False)["input_ids"], skip_special_tokens=True).strip()
-    return (mark, left) if left else None
+def _shows(squeezed: str, content: str) -> bool:
+    """Return whether a text without white space has that content in it, as it is or as JSON writes it."""
+    return any(_squeeze(form) in squeezed for form in (content, json.dumps(content, ensure_ascii=False)[1:-1]))
 
 
-def template_notes(tokenizer: Any) -> list[str]:
-    """Return what is unusual about the tokenizer's template and changes what is trained or generated, a line each."""
-    renderer, mark, notes = ChatRenderer(tokenizer), text_mark(tokenizer), []
-    closing = renderer.closing()
-    if mark:
-        count = len(tokenizer(mark[0], add_special_tokens=False)["input_ids"])
-        notes.append(
-            f"{mark[0]!r}, which closes answers, is no special token of this vocabulary but text ({count} tokens): "
-            "generation stops at that text, and predictions leave it out. To make it one token, add it to the base "
-            "before tuning (tokenizer.add_special_tokens, model.resize_token_embeddings); or use --chat_template "
-            f"default, which closes with {tokenizer.eos_token}"
-        )
-    if not closing.marks:
-        inner = f"with {closing.opening!r}, which opens the next turn" if closing.opening else "with nothing"
-        notes.append(
-            f"the chat template closes answers {inner}: {tokenizer.eos_token} is put behind the last of a conversation"
-            + ("" if closing.opening else ", and those before it do not teach to stop")
-        )
-    if unlike := renderer.unlike_prompt():
-        notes.append(
-            f"a prompt ends with {unlike[0]!r}, where the text of an answered conversation has {unlike[1]!r}: that "
-            "text is trained, and predictions start from the prompt, as they do when served"
-        )
-    return notes
+def _tool_name(tool: Any) -> str:
+    tool = tool.get("function", tool) if isinstance(tool, dict) else {}
+    return tool["name"] if isinstance(tool.get("name"), str) else ""

@@ -3,6 +3,7 @@
 rows, dropped = tokenize(rows, encoder, cache)   # a datasets.Dataset with the columns of TOKEN_COLUMNS added
 """
 
+import bisect
 import hashlib
 import itertools
 import json
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy
 
-from data.collator import ANCHOR, IGNORE_INDEX, DataCollatorForCausalLM
+from data.collator import IGNORE_INDEX, DataCollatorForCausalLM
 from data.formats import DataError, SkipRow
 from data.rows import cannot_write, code_digest, key_of
 from data.templates import ChatRenderer
@@ -21,6 +22,7 @@ from data.templates import ChatRenderer
 ENCODING = ("tokens.py", "templates.py", "closing.py", "collator.py")
 BATCH = 1000  # rows tokenized at once
 FEW_ROWS = 5000  # a progress bar for fewer only flickers
+CONVERSATION_COUNTS = ("unclosed", "hidden_thoughts", "hidden_turns", "hidden_tools")
 NO_ANSWER = "no token of an answer is left within --source_max_len + --target_max_len"
 
 
@@ -56,8 +58,8 @@ class RowEncoder:
         generation starts from the first `prompt_length` ids, or from `prompt_ids` where a chat template's prompt is not
         what stands before the answer; `source_tokens` and `target_tokens` are counted before the cuts, which took
         `source_cut` and `target_cut` of them; of the supervised answers, `unclosed` counts those before the last one
-        that end without a mark, and `hidden_thoughts` those with a thought that the template leaves out; `dropped` says
-        why a row cannot be trained on, or None.
+        that end without a mark, and `hidden_thoughts` those with a thought that the template leaves out; it leaves out
+        `hidden_turns` and `hidden_tools` too; `dropped` says why a row cannot be trained on, or None.
         Where a text is split, a row comes out as several, and the other columns are given along.
         """
         messages, splits, tools = batch["messages"], batch["splits"], batch["tools"]
@@ -109,10 +111,12 @@ class RowEncoder:
         counts = {
             "unclosed": sum(not answer.closed for answer in answers[:-1]),  # EOS closes the last one
             "hidden_thoughts": sum(answer.hidden_thought for answer in answers),
+            **self.renderer.count_hidden(text, messages, tools),
         }
         row = self._cut(ids, spans, turns_follow=not messages[-1]["supervised"]) | counts
-        if answers[-1].prompt is not None and row["prompt_length"] == spans[-1][0]:
-            row["prompt_ids"] = self._one_bos(self._encode(answers[-1].prompt)[0], [])[0]
+        prompts = {start: answer.prompt for (start, _), answer in zip(spans, answers, strict=True)}
+        if (prompt := prompts.get(row["prompt_length"])) is not None:
+            row["prompt_ids"] = self._one_bos(self._encode(prompt)[0], [])[0]
         return row
 
     def _cut(self, ids: list[int], spans: list[tuple[int, int]], turns_follow: bool) -> dict:
@@ -144,21 +148,25 @@ class RowEncoder:
     def _encoded(self, text: str, spans: list[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the ids of a rendered text and its spans in tokens.
 
-        The ids before the last answer are those that generation would get: where its prompt alone is encoded otherwise
-        than in the text, as when the last line break of one and the first of the other are one token, the text is
-        encoded in two parts.
+        The ids before the last answer are those that generation would get. So the text is encoded in parts where a
+        token would reach over a border of that answer, as when the last line break of the prompt and the first of the
+        answer are one token, and where the prompt alone is encoded otherwise.
         """
         ids, offsets = self._encode(text)
-        found = _token_spans(offsets, spans)
-        start, first = spans[-1][0], found[-1][0]
-        torn = first < len(offsets) and offsets[first][0] < start
+        token_spans, start = _token_spans(offsets, spans), spans[-1][0]
+        borders = {border for border in spans[-1] if _is_torn(offsets, border)}
         # GPT-2's pattern ends white space one character early where a word follows: \s+(?!\S)
         looks_ahead = start > 1 and text[start - 2 : start].isspace()
-        if not torn and not (looks_ahead and self._encode(text[:start])[0] != ids[:first]):
-            return ids, found
-        (ids, offsets), (rest, places) = self._encode(text[:start]), self._encode(text[start:], follows=True)
-        offsets += [(start + begin, start + end) for begin, end in places]
-        return ids + rest, _token_spans(offsets, spans)
+        if looks_ahead and self._encode(text[:start])[0] != ids[: token_spans[-1][0]]:
+            borders.add(start)
+        if not borders:
+            return ids, token_spans
+        ids, offsets = [], []
+        for begin, end in itertools.pairwise(sorted({0, *borders, len(text)})):
+            part, places = self._encode(text[begin:end], follows=begin > 0)
+            ids += part
+            offsets += [(begin + first, begin + last) for first, last in places]
+        return ids, _token_spans(offsets, spans)
 
     def _encode(self, text: str, follows: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the ids of a text and the (start, end) of each in it, in characters.
@@ -171,7 +179,7 @@ class RowEncoder:
                 f"{type(self.tokenizer).__name__} cannot tell where in a conversation its tokens stand\n"
                 "give a model with a tokenizer.json, or turn the conversations into pairs of input and output"
             )
-        anchor = ANCHOR if follows and self.collator.puts_a_space_first else ""
+        anchor = self.collator.anchor if follows else ""
         encoding = self.tokenizer(anchor + text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         skipped = len(self.collator.token_ids([anchor])[0])
         offsets, reached = [], 0
@@ -220,11 +228,16 @@ class RowEncoder:
             "supervised": len(ids) if self.collator.train_on_source else sum(end - start for start, end in spans),
             "prompt_length": spans[-1][0] if spans else 0,
             "prompt_ids": [],
-            "unclosed": 0,
-            "hidden_thoughts": 0,
+            **dict.fromkeys(CONVERSATION_COUNTS, 0),
         }
         names = ("source_tokens", "target_tokens", "source_cut", "target_cut")
         return row | dict(zip(names, counts, strict=True)) | {"dropped": dropped}
+
+
+def _is_torn(offsets: list[tuple[int, int]], border: int) -> bool:
+    """Return whether a token stands on both sides of a border between characters."""
+    token = bisect.bisect_left(offsets, border, key=lambda place: place[1])
+    return token < len(offsets) and offsets[token][0] < border < offsets[token][1]
 
 
 def _token_spans(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -321,6 +334,6 @@ def _features(features: Any) -> Any:
 
     ids, count = datasets.List(datasets.Value("int32")), datasets.Value("int32")
     columns = {"input_ids": ids, "labels": ids, "prompt_ids": ids, "dropped": datasets.Value("string")}
-    counts = ("length", "supervised", "prompt_length", "unclosed", "hidden_thoughts")
+    counts = ("length", "supervised", "prompt_length", *CONVERSATION_COUNTS)
     counts += ("source_tokens", "target_tokens", "source_cut", "target_cut")
     return datasets.Features({**features, **columns, **{name: count for name in counts}})

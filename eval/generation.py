@@ -100,30 +100,30 @@ def predict_line(row: dict[str, Any], ids: list[int], collator: Any, ends: Colle
     """Return the fields that a prediction adds to its row, of the ids up to and with what ended it.
 
     The prompt is cut off by its length in tokens, never by its text. Where a chat template closes answers with a text
-    that is no special token (`collator.text_mark`), that text ends the prediction and is left out of it.
+    that is no special token (`collator.text_marks`), that text ends the prediction and is left out of it.
     """
     from data.collator import IGNORE_INDEX
 
-    tokenizer = collator.tokenizer
+    decode = partial(collator.tokenizer.decode, skip_special_tokens=True)
     ids = [token for token in ids if token != IGNORE_INDEX]
     length = next((index + 1 for index, token in enumerate(ids) if token in ends), len(ids))
     stopped = bool(ids) and ids[length - 1] in ends
-    left = ""
-    if collator.text_mark is not None and row.get("messages"):
-        mark, shown = collator.text_mark
-        if mark in tokenizer.decode(ids[:length]):
-            length = bisect.bisect_left(range(length), True, key=lambda count: mark in tokenizer.decode(ids[:count]))
-            stopped, left = True, shown
     [(source, _)] = collator.encode([row])
     prompt = collator.prompt(row, source)
+    marks = collator.text_marks if row.get("messages") else ()
 
-    def written(ids: list[int]) -> str:
-        text = tokenizer.decode(ids, skip_special_tokens=True)
-        return text.rpartition(left)[0] if left else text
+    def mark_in(count: int) -> str | None:
+        text = decode(ids[:count])
+        return min((mark for mark in marks if mark in text), key=text.index, default=None)
 
-    prediction = written(ids[:length])
+    mark = mark_in(length)
+    if mark is not None:
+        length, stopped = bisect.bisect_left(range(length), True, key=lambda count: mark in decode(ids[:count])), True
+    prediction, whole = decode(ids[:length]), decode(prompt + ids[:length])
+    if mark is not None:
+        prediction, whole = (text.rpartition(mark)[0] for text in (prediction, whole))
     return {
-        "prediction_with_input": written(prompt + ids[:length]),
+        "prediction_with_input": whole,
         # Templates put white space around an answer.
         "prediction": prediction.strip() if row.get("messages") else prediction,
         "prediction_tokens": length,

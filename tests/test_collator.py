@@ -135,11 +135,31 @@ def test_without_bos_an_empty_prompt_still_starts_generation():
 def test_tokenizes_once_a_field(monkeypatch):
     tokenizer, calls = word_tokenizer(), []
     collator = make(tokenizer)
-    assert not collator.puts_a_space_first  # asked once
+    assert collator.anchor == ""  # asked once
     original = type(tokenizer).__call__
     monkeypatch.setattr(type(tokenizer), "__call__", lambda self, *a, **k: calls.append(a) or original(self, *a, **k))
     collator(TEXTS)
     assert len(calls) == 2
+
+
+def test_a_space_that_is_put_before_every_text_stands_before_none_that_follows_another():
+    """ByteLevel's `add_prefix_space`, and SentencePiece without bytes, to which ⁂ is unknown as 語 is."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    spaced = Tokenizer(models.BPE({token: n for n, token in enumerate(["</s>", *"Ġfobar"])}, []))
+    spaced.pre_tokenizer, spaced.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), ("▁", -1.0), ("\n", -1.0), *((letter, -2.0) for letter in "abforx")]
+    sentence = Tokenizer(models.Unigram(pieces, unk_id=0, byte_fallback=False))
+    sentence.pre_tokenizer, sentence.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    for backend, unk in ((spaced, None), (sentence, "<unk>")):
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token=unk)
+        collator = make(tokenizer)
+        [(source, target)] = collator.pair_ids(["foo"], ["bar"])
+        assert tokenizer.decode(source + target).strip() == "foobar"
+        assert tokenizer.decode(collator.pair_ids([""], ["bar"])[0][1]).strip() == "bar"
+    [(source, target)] = collator.pair_ids(["x"], ["語"])
+    assert target == [0]
 
 
 def encoded(ids, labels, prompt_length):

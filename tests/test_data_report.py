@@ -7,7 +7,7 @@ import time
 import pytest
 
 from data.advice import advise, advise_limit
-from data.report import build_report, describe, format_report, write_report
+from data.report import CONVERSATIONS, build_report, describe, format_report, write_report
 
 FLAGS = {
     "source_max_len": 1024,
@@ -42,8 +42,7 @@ def split_of(pairs, source_max_len=1024, target_max_len=256, supervised=None):
                 "source_cut": source - kept[0],
                 "target_cut": target - kept[1],
                 "supervised": kept[1] if supervised is None else supervised,
-                "unclosed": 0,
-                "hidden_thoughts": 0,
+                **dict.fromkeys(CONVERSATIONS, 0),
                 "place": number,
             }
         )
@@ -74,7 +73,7 @@ def test_numbers_of_three_rows():
             "cut": {"rows": 2, "rows_share": 2 / 3, "tokens": 13, "tokens_share": 13 / 76, "p99": 10, "max": 10},
         },
         "supervised": {"tokens": 13, "per_row": 13 / 3, "share": 13 / 63, "rows_without": 0},
-        "answers": {"unclosed": 0, "hidden_thoughts": 0},
+        "conversations": dict.fromkeys(CONVERSATIONS, 0),
     }
     json.dumps(found)  # numpy's numbers would not do
 
@@ -115,7 +114,7 @@ def test_52000_rows_take_under_a_second():
 
     rng = numpy.random.default_rng(0)
     names = ("length", "source_tokens", "target_tokens", "source_cut", "target_cut", "supervised")
-    names += ("unclosed", "hidden_thoughts")
+    names += tuple(CONVERSATIONS)
     split = datasets.Dataset.from_dict({name: rng.integers(0, 500, 52000) for name in names}).shuffle(seed=0)
     start = time.perf_counter()
     assert describe(split)["rows"] == 52000
@@ -129,15 +128,22 @@ def test_answers_that_lose_something_to_the_template_are_counted(tiny_tokenizer,
     from data.loading import make_data_module
 
     turns = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello.", "reasoning_content": "Hm."}]
+    system, tools = {"role": "system", "content": "Be brief."}, [{"name": "add"}]
     file, template = tmp_path / "chat.jsonl", tmp_path / "open.jinja"
-    file.write_text((json.dumps({"messages": turns * 3}) + "\n") * 6, encoding="utf-8")
-    template.write_text("{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
-                        "{{ 'assistant:' if add_generation_prompt }}")  # fmt: skip
+    row = json.dumps({"messages": [system, *turns * 3], "tools": tools}) + "\n"
+    file.write_text(row * 6, encoding="utf-8")
+    template.write_text(
+        "{% for m in messages if m.role != 'system' %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+        "{{ 'assistant:' if add_generation_prompt }}"
+    )
     report = make_data_module(tiny_tokenizer, flags(file, chat_template=str(template)))["report"]
-    assert report["train"]["answers"] == {"unclosed": 4, "hidden_thoughts": 6}
+    lost = {"unclosed": 4, "hidden_thoughts": 6, "hidden_turns": 2, "hidden_tools": 2}
+    assert report["train"]["conversations"] == lost
     printed = capsys.readouterr().out
     assert "note: the chat template closes answers with nothing: </s> is put behind the last" in printed
-    assert "answers:     train: 4 answers before the last one are closed by nothing" in printed
+    assert "template:    train: 4 answers before the last one are closed by nothing" in printed
+    assert "train: 2 turns (system, user or tool) are left out by the chat template" in printed
+    assert "eval: 4 tools are left out by the chat template" in printed
     assert "eval: 12 answers have a thought that the chat template leaves out: it is not learned" in printed
 
 

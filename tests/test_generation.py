@@ -103,7 +103,7 @@ def test_lines_and_metrics(collator, tmp_path, capsys):
 )
 def test_a_mark_that_is_text_ends_a_prediction_and_is_no_part_of_it(collator, written, prediction, stopped):
     """To a vocabulary without <|im_end|> it is letters, which decoding does not leave out."""
-    collator.text_mark = ("<|im_end|>", "<|im_end|>")
+    collator.text_marks = ["<|end|>", "<|im_end|>"]
     row = {"input": "Is it?", "output": "It is so.", "messages": "[]"}
     [line], metrics = score_generated([row | {"fields": "{}"}], ids_of(collator.tokenizer, written), collator, [1])
     assert (line["prediction"], line["prediction_stopped"]) == (prediction, stopped)

@@ -91,7 +91,7 @@ def shown(argv, capsys):
 # Base with a template or without, flags → the start of the first row, what is said.
 ALPACA_ROW = "<s>·0·Below is an instruction that describes a task. Write a response"
 CHAT_ROW = "<s>·0·<|im_start|>user↵\nSay the number 0.<|im_end|>↵\n<|im_start|>assistant↵\n⟦The number is 0.<|im_end|>"
-TO_CHAT = "--prompt_format chat: as turns of the chat template, as a server asks them"
+TO_CHAT = "--prompt_format chat: as turns of the chat template, as servers ask them"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ TO_CHAT = "--prompt_format chat: as turns of the chat template, as a server asks
             True,
             [],
             CHAT_ROW,
-            "data: prompts: 24 questions as turns of a chat, as a server asks them; --prompt_format alpaca",
+            "data: prompts: 24 questions as turns of the chat template; --prompt_format alpaca: in the prompt of their",
         ),
         (True, ["--prompt_format", "alpaca"], ALPACA_ROW, TO_CHAT),
         (True, ["--prompt_format", "plain"], "<s>·0·Say the number 0.↵\n⟦The number is 0.</s>·1·⟧", TO_CHAT),
@@ -143,6 +143,18 @@ def test_the_form_is_recorded_and_used_again(chat_base, command, tmp_path, capsy
     (out / "completed").unlink()
     assert qlora.main(command(chat_base, "--max_steps", "4", "--do_predict")) == 0
     assert json.loads((out / "checkpoint-4" / "manifest.json").read_text())["flags"]["prompt_format"] == "alpaca"
+
+
+def test_what_has_no_effect_is_said_and_two_forms_in_one_training_are(make_base, command, tmp_path, capsys):
+    chat = tmp_path / "chat.jsonl"
+    turns = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
+    chat.write_text((json.dumps({"messages": turns}) + "\n") * 4)
+    _, said = shown(command(make_base(), "--dataset", str(chat), "--prompt_format", "alpaca"), capsys)
+    assert "note: --prompt_format alpaca has no effect: no row is a question and its answer" in said
+    argv = command(make_base())
+    rows = argv[argv.index("--dataset") + 1]
+    _, said = shown([*argv, "--dataset", f"{rows},{chat}"], capsys)
+    assert "note: 24 questions in the prompt of their format, beside conversations; --prompt_format chat" in said
 
 
 def test_a_run_from_before_the_flag_goes_on_in_alpacas_form(chat_base, command, tmp_path, capsys):

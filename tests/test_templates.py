@@ -159,6 +159,11 @@ CLOSINGS = {
         "{{ '### assistant:\\n' if add_generation_prompt }}",
         ["Hello.\n### End", "Because 🙂 因为.\n### End"],
     ),
+    "none but headers with numbers, as ChatGLM2": (
+        "{% for m in messages %}{{ '[Round ' ~ (loop.index0 // 2 + 1) ~ ']\\n\\n问：' + m.content if m.role == 'user'"
+        " else '\\n\\n答：' + m.content + '\\n\\n' }}{% endfor %}{{ '\\n\\n答：' if add_generation_prompt }}",
+        ["Hello.", "Because 🙂 因为."],
+    ),
     "none at all": (
         "A chat.\n{% for m in messages %}{{ m.role + ': ' + m.content + '\\n\\n' }}{% endfor %}"
         "{{ 'assistant:' if add_generation_prompt }}",
@@ -190,7 +195,79 @@ def test_an_answer_ends_with_what_closes_it(tiny_tokenizer, kind):
     assert answers[0].closed == (shown[0].strip() != "Hello.")
 
 
+def test_a_template_that_wants_a_system_turn_or_tools_is_asked_with_them(tiny_tokenizer):
+    wants = "{% if not WANTED %}{{ raise_exception('none') }}{% endif %}" + ROLE
+    wants += "{{ '<|im_start|>assistant\\n' if add_generation_prompt }}"
+    text, answers = plainly(
+        tiny_tokenizer, wants.replace("WANTED", "messages[0].role == 'system'"), SYSTEM, HI, HELLO, WHY, BECAUSE
+    )
+    assert [text[a.start : a.end] for a in answers] == ["Hello.<|im_end|>", "Because 🙂 因为.<|im_end|>"]
+    tiny_tokenizer.chat_template = wants.replace("WANTED", "tools")
+    renderer, tools = ChatRenderer(tiny_tokenizer), [{"name": "add"}]
+    assert renderer.closing(tools).marks == ("<|im_end|>",) and renderer.text_marks(tools) == ["<|im_end|>"]
+    # Of conversations that it refuses nothing is known, and nothing is said.
+    assert not renderer.closing().is_known and renderer.notes() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "marks"),
+    [
+        ("one for the last answer and one for others, as gpt-oss", ["<|return|>", "<|end|>"]),
+        ("none but that which opens the next turn, as GLM-4", ["<|user|>"]),
+        ("a text", ["### End"]),
+        ("none at all", []),
+    ],
+)
+def test_every_mark_that_is_text_ends_a_prediction(tiny_tokenizer, kind, marks):
+    tiny_tokenizer.chat_template = CLOSINGS[kind][0]
+    assert ChatRenderer(tiny_tokenizer).text_marks() == marks
+    tiny_tokenizer.add_special_tokens({"additional_special_tokens": [mark for mark in marks if mark != "### End"]})
+    assert ChatRenderer(tiny_tokenizer).text_marks() == [mark for mark in marks if mark == "### End"]
+
+
+def test_a_mark_is_named_by_what_it_is_to_the_vocabulary(tiny_tokenizer):
+    tiny_tokenizer.chat_template = ROLE + "{{ '<|im_start|>assistant\n' if add_generation_prompt }}"
+    [note] = ChatRenderer(tiny_tokenizer).notes()
+    assert note.startswith("'<|im_end|>', which closes answers, is no token of this vocabulary but text (")
+    tiny_tokenizer.add_tokens(["<|im_end|>"])
+    [note] = ChatRenderer(tiny_tokenizer).notes()
+    assert "is a token of this vocabulary, but no special one" in note
+    tiny_tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+    assert ChatRenderer(tiny_tokenizer).notes() == []
+    tiny_tokenizer.chat_template = TEMPLATES.joinpath("phi-3.jinja").read_text()  # closes the last one with EOS too
+    assert ChatRenderer(tiny_tokenizer).text_marks() == ["<|end|>"]
+
+
 # Where an answer starts
+
+SYSTEM_IN_THE_LAST_QUESTION = (
+    "{% for m in messages if m.role != 'system' %}{% if m.role == 'user' %}{{ '[INST]' }}"
+    "{{ messages[0].content + '\\n\\n' if loop.last and messages[0].role == 'system' }}{{ m.content + '[/INST]' }}"
+    "{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+def test_what_a_template_leaves_out_is_counted_and_the_prompt_is_kept(tiny_tokenizer):
+    """Mistral shows the system turn in the last question, so in a prompt, and not in an answered conversation."""
+    text, (answer,) = plainly(tiny_tokenizer, SYSTEM_IN_THE_LAST_QUESTION, SYSTEM, HI, HELLO)
+    assert text[answer.start : answer.end] == " Hello.</s>"  # as generation writes it behind [/INST]
+    assert answer.prompt == "[INST]Be brief.\n\nHi?[/INST]"
+    renderer, messages = ChatRenderer(tiny_tokenizer), turns(SYSTEM, HI, HELLO)
+    assert renderer.count_hidden(text, messages, [{"function": {"name": "add"}}]) == {
+        "hidden_turns": 1,
+        "hidden_tools": 1,
+    }
+    [note] = renderer.notes()
+    assert (
+        note.startswith("a prompt has '⁂ system ⁂") and "where the text of an answered conversation has '⁂ a q" in note
+    )
+    text, _ = plainly(tiny_tokenizer, SYSTEM_IN_THE_LAST_QUESTION, HI, HELLO)
+    assert renderer.count_hidden(text, turns(HI, HELLO), None) == {"hidden_turns": 0, "hidden_tools": 0}
+    # What a template writes as JSON is shown.
+    as_json = "{% for m in messages %}{{ m.content | tojson if m.role == 'tool' else m.content }}{% endfor %}"
+    quoted = [HI, ("tool", 'say "é"\n'), HELLO]
+    text, _ = plainly(tiny_tokenizer, as_json, *quoted)
+    assert renderer.count_hidden(text, turns(*quoted), None)["hidden_turns"] == 0
 
 
 @pytest.mark.parametrize(
@@ -221,8 +298,8 @@ def test_an_answer_starts_where_generation_does_or_at_itself(tiny_tokenizer, ope
     before = [{"role": role, "content": content} for role, content in (SYSTEM, HI, HELLO, WHY)]
     prompt = tiny_tokenizer.apply_chat_template(before, tokenize=False, add_generation_prompt=True)
     assert (answers[1].prompt or text[: answers[1].start]) == prompt
-    unlike = ChatRenderer(tiny_tokenizer).unlike_prompt()
-    assert (unlike and unlike[0]) == rest
+    notes = [note for note in ChatRenderer(tiny_tokenizer).notes() if note.startswith("a prompt has")]
+    assert [note.startswith(f"a prompt has {rest!r} where") for note in notes] == [True] * bool(rest)
 
 
 # Templates that show an answer in another way

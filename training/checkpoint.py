@@ -212,6 +212,8 @@ def changed_flags(args: Any, checkpoint: str | os.PathLike) -> list[str]:
     """
     then, now = saved_flags(checkpoint), recorded_flags(args)
     differing = [flag for flag in now if flag in then and now[flag] != then[flag]]
+    if then.get("prompt_format") is None and "prompt_format" in differing:
+        differing.remove("prompt_format")  # there was no question to lay out
     said = {flag: f"{'' if flag == HELD_OUT else '--'}{flag} {now[flag]} (was {then[flag]})" for flag in differing}
     if not args.do_train:  # `were_held_out` tells what other rows mean for an evaluation
         said = {flag: text for flag, text in said.items() if flag in USED_FLAGS}

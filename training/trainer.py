@@ -330,13 +330,13 @@ def build_trainer(
     Where `data_module` has a `train_collator`, which makes a list of micro-batches of the rows of a step, the trainer's
     own arguments count each step as one batch; `args` itself stays as it was given.
     """
-    step_collator, mark = data_module.get("train_collator"), data_module["data_collator"].text_mark
+    step_collator = data_module.get("train_collator")
     config = GenerationConfig(
         **generation.options(),
         eos_token_id=model.generation_config.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
-        stop_strings=mark and [mark[0]],
+        stop_strings=list(data_module["data_collator"].text_marks) or None,
     )
     if args.ddp_find_unused_parameters is None and not any("expert" in name for name, _ in model.named_modules()):
         args.ddp_find_unused_parameters = False  # without experts to choose from, every weight takes part in each step
