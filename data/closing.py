@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from data.fields import SkipRow
 
 # These stand nowhere else in a conversation.
-PROBE, QUESTION, NEXT, SYSTEM = "‹the answer›", "‹a question›", "‹the next›", "‹a system turn›"
+PROBE, QUESTION, NEXT, SYSTEM = "‹answer›", "‹question›", "‹next question›", "‹system turn›"
 MARK = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")  # what looks like a special token: <|im_end|>, </s>, [/INST]
 Apply = Callable[[list[dict], bool], str]
 

@@ -28,7 +28,7 @@ DEFAULT_CHAT_TEMPLATE = (
     "{%- endfor -%}"
     "{%- if add_generation_prompt %}{{ '### Assistant:' }}{% endif -%}"
 )
-PROBE_THOUGHT = "‹the thought›"
+PROBE_THOUGHT = "‹thought›"
 START_OF_THOUGHT, END_OF_THOUGHT = "<think>", "</think>"  # around a thought in the text of an answer itself
 REFUSALS = (TypeError, KeyError, IndexError, AttributeError, ValueError)  # of a template, beside Jinja's own
 SUCH_AS = " (such as "  # what stands behind it in a reason is of the first row alone

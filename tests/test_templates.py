@@ -258,9 +258,8 @@ def test_what_a_template_leaves_out_is_counted_and_the_prompt_is_kept(tiny_token
         "hidden_tools": 1,
     }
     [note] = renderer.notes()
-    assert (
-        note.startswith("a prompt has '⁂ system ⁂") and "where the text of an answered conversation has '⁂ a q" in note
-    )
+    assert note.startswith("a prompt has '‹system turn›")
+    assert "where the text of an answered conversation has '‹question›" in note
     text, _ = plainly(tiny_tokenizer, SYSTEM_IN_THE_LAST_QUESTION, HI, HELLO)
     assert renderer.count_hidden(text, turns(HI, HELLO), None) == {"hidden_turns": 0, "hidden_tools": 0}
     # What a template writes as JSON is shown.
