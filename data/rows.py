@@ -249,7 +249,7 @@ def _row(example: dict, questions: bool) -> dict:
             m["supervised"] and (q or bool(m["content"].strip())) for m, q in zip(messages, asked, strict=True)
         ]
         messages = [m | {"supervised": learned} for m, learned in zip(messages, supervised, strict=True)]
-        example = _last_exchange(messages)
+        example = exchange(messages)
     row = {
         "input": example["input"],
         "output": example["output"] if example["output"].strip() else "",
@@ -260,10 +260,10 @@ def _row(example: dict, questions: bool) -> dict:
     return row | {"key": int.from_bytes(hashlib.blake2b(learned, digest_size=8).digest(), "big", signed=True)}
 
 
-def _last_exchange(messages: list[dict]) -> dict[str, str]:
-    """Return the last supervised answer of a conversation as `output`, and the turn before it as `input`."""
-    last = max(number for number, message in enumerate(messages) if message["supervised"])
-    return {"input": messages[last - 1]["content"] if last else "", "output": messages[last]["content"]}
+def exchange(messages: list[dict], answer: int = -1) -> dict[str, str]:
+    """Return a supervised answer of a conversation, the last one by default, and the turn before it as `input`."""
+    number = [number for number, message in enumerate(messages) if message["supervised"]][answer]
+    return {"input": messages[number - 1]["content"] if number else "", "output": messages[number]["content"]}
 
 
 def fields_of(row: dict) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import numpy
 
 from data.collator import IGNORE_INDEX, DataCollatorForCausalLM
 from data.formats import DataError, SkipRow
-from data.rows import cannot_write, code_digest, key_of
+from data.rows import cannot_write, code_digest, exchange, key_of
 from data.templates import ChatRenderer
 
 ENCODING = ("tokens.py", "templates.py", "closing.py", "collator.py")
@@ -60,7 +60,8 @@ class RowEncoder:
         `source_cut` and `target_cut` of them; of the supervised answers, `unclosed` counts those before the last one
         that end without a mark, and `hidden_thoughts` those with a thought that the template leaves out; it leaves out
         `hidden_turns` and `hidden_tools` too; `dropped` says why a row cannot be trained on, or None.
-        Where a text is split, a row comes out as several, and the other columns are given along.
+        Where a text is split, a row comes out as several, and the other columns are given along. Where the last answer
+        of a conversation is cut off, `input` and `output` become those of the last one that is left.
         """
         messages, splits, tools = batch["messages"], batch["splits"], batch["tools"]
         pairs = [i for i, conversation in enumerate(messages) if conversation is None]
@@ -72,12 +73,16 @@ class RowEncoder:
         for i, conversation in enumerate(messages):
             if conversation is not None:
                 encoded[i] = [self._conversation(json.loads(conversation), json.loads(tools[i] or "null"))]
-        made = [row for rows in encoded for row in rows]
-        columns = {name: [row[name] for row in made] for name in made[0]}
-        if len(made) == len(encoded):
+        numbered = [(i, row) for i, rows in enumerate(encoded) for row in rows]
+        exchanges = [row.pop("exchange", None) for _, row in numbered]
+        columns = {name: [row[name] for _, row in numbered] for name in numbered[0][1]}
+        if any(exchanges):
+            pairs = list(zip(numbered, exchanges, strict=True))
+            for name in ("input", "output"):
+                columns[name] = [left[name] if left else batch[name][i] for (i, _), left in pairs]
+        if len(numbered) == len(encoded):
             return columns
-        numbers = [i for i, rows in enumerate(encoded) for _ in rows]
-        return {name: [values[i] for i in numbers] for name, values in batch.items()} | columns
+        return {name: [values[i] for i, _ in numbered] for name, values in batch.items()} | columns
 
     def _pair(self, source: list[int], target: list[int]) -> dict:
         question = not target  # with nothing but EOS to learn it is there to be answered
@@ -114,10 +119,12 @@ class RowEncoder:
             **self.renderer.count_hidden(text, messages, tools),
         }
         row = self._cut(ids, spans, turns_follow=not messages[-1]["supervised"]) | counts
-        prompts = {start: answer.prompt for (start, _), answer in zip(spans, answers, strict=True)}
-        if (prompt := prompts.get(row["prompt_length"])) is not None:
-            row["prompt_ids"] = self._one_bos(self._encode(prompt)[0], [])[0]
-        return row
+        if not row["length"]:
+            return row
+        last = [start for start, _ in spans].index(row["prompt_length"])  # of the answers that are left
+        if answers[last].prompt is not None:
+            row["prompt_ids"] = self._one_bos(self._encode(answers[last].prompt)[0], [])[0]
+        return row if last == len(answers) - 1 else row | {"exchange": exchange(messages, last)}
 
     def _cut(self, ids: list[int], spans: list[tuple[int, int]], turns_follow: bool) -> dict:
         """Return the row of a conversation: up to its last answer and EOS, within the limits.

@@ -227,6 +227,16 @@ def test_cut_conversations_keep_eos_and_whole_counts(tiny_tokenizer, template, t
             assert row["length"] == whole["length"]
 
 
+def test_a_conversation_that_is_cut_asks_for_the_answer_that_is_left(tiny_tokenizer):
+    """It would else be predicted at one question, and compared with the answer to another."""
+    (whole,) = encode(encoder(tiny_tokenizer), turns(*CHAT))
+    assert "input" not in whole
+    made = encoder(tiny_tokenizer, 1, whole["prompt_length"])
+    cut, other = encode(made, turns(*CHAT), ("q", "a"))
+    assert (cut["input"], cut["output"]) == (CHAT[0][1], CHAT[1][1])
+    assert (other["input"], other["output"]) == ("q", "a")
+
+
 def test_a_conversation_that_cannot_be_used_is_dropped_with_the_reason(tiny_tokenizer):
     made = encoder(tiny_tokenizer, 10, 10, template="gemma-2")
     rows = encode(made, turns(("system", "s"), *CHAT), turns(("user", "Why? " * 30), *CHAT[1:2]), turns(*CHAT[:2]))
