@@ -1,6 +1,8 @@
 """What tests share: no network, a tiny tokenizer made on the spot, and the real data where it is there."""
 
 import atexit
+import gc
+import importlib
 import os
 import shutil
 import signal
@@ -64,6 +66,11 @@ def shared_data() -> Path:
     return path
 
 
+def pytest_collection_finish() -> None:
+    """Leave what the tests import out of garbage collection, which would walk a million objects again and again."""
+    gc.freeze()
+
+
 ARCHITECTURES = ("llama", "qwen3", "gpt_neox", "gpt2", "gemma")
 
 
@@ -81,7 +88,18 @@ def tiny_config(architecture: str, vocab_size: int):
 
 
 @pytest.fixture(scope="session")
-def make_base(tmp_path_factory, _tiny_tokenizer_text):
+def _libraries() -> None:
+    """Load what a run needs, and leave it out of garbage collection too.
+
+    Every training collects garbage twice (accelerate's `release_memory`), which takes longer than three steps of a
+    tiny model where the libraries' objects are walked.
+    """
+    importlib.import_module("training.trainer")
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def make_base(tmp_path_factory, _tiny_tokenizer_text, _libraries):
     """A function: architecture → directory of a tiny random base model with its tokenizer, made once."""
     made: dict[str, Path] = {}
 
