@@ -38,6 +38,23 @@ def test_dtypes_of_fp16(make_base, args_for, bits, fp16, full, weights, compute)
     assert training.base_model.compute_dtype(args) is compute
 
 
+def test_an_evaluation_leaves_the_layers_as_training_needs_them(load, make_base, monkeypatch):
+    """bitsandbytes repacks 4-bit layers at their first evaluation where the CPU has AVX512-BF16, and then gives the
+    layers before them no gradient."""
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    model = load(make_base())
+    assert not any(getattr(state, "packing_format_for_cpu", False) for state in quant_states(model))
+    with torch.no_grad():
+        evaluated = model.eval()(IDS).logits
+    assert not any(getattr(state, "packing_format_for_cpu", False) for state in quant_states(model))
+    trained = model.train()(IDS).logits
+    # The kernel of inference may sum in another order than that of training; bfloat16 would differ by 4e-3.
+    assert (trained - evaluated).norm() < 1e-5 * evaluated.norm()
+    trained.square().mean().backward()
+    gradients = [p.grad for name, p in model.named_parameters() if "lora_B" in name]
+    assert len(gradients) == 14 and all(gradient.any() for gradient in gradients)
+
+
 def test_devices(args_for, make_base, monkeypatch):
     args = args_for(make_base(), "--max_memory_MB", 5000)
     assert device_options(args) == {"device_map": {"": "cpu"}}

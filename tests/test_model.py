@@ -79,29 +79,6 @@ def test_four_bits_compute_what_their_dequantized_weights_do(make_base, args_for
         torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-7)
 
 
-def test_an_evaluation_leaves_four_bit_layers_as_they_are(make_base, args_for, monkeypatch):
-    """On a CPU with AVX512-BF16, as any CPU is said to be here: the same logits, and the same gradients afterwards.
-
-    There bitsandbytes turns the weights of evaluated layers into a form that it multiplies in bfloat16, and that hands
-    no gradient on: training after an evaluation would go wrong.
-    """
-    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
-    model = get_accelerate_model(args_for(make_base()), None)[0].train()
-    randomize_adapters(model)
-
-    def logits_and_gradients():
-        model.zero_grad()
-        output = model(IDS, labels=IDS)
-        output.loss.backward()
-        return output.logits, torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
-
-    logits, gradients = logits_and_gradients()
-    with torch.no_grad():
-        assert torch.equal(model.eval()(IDS).logits, logits)
-    model.train()
-    assert all(map(torch.equal, logits_and_gradients(), (logits, gradients)))
-
-
 def quant_states(model: nn.Module) -> list:
     return [p.quant_state for p in model.parameters() if getattr(p, "quant_state", None) is not None]
 

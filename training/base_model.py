@@ -177,24 +177,20 @@ def load_base_model(args: Any, weights: str, config: Any) -> Any:
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     model = read_weights(args, weights, config=config, **options)
     if args.bits == 4:
-        set_up_4bit_layers(args, model)
+        settle_4bit_layers(model, compute_dtype(args))
     return model.requires_grad_(False)
 
 
-def set_up_4bit_layers(args: Any, model: Any) -> None:
-    """Let 4-bit layers compute in the dtype that is asked for, on every processor and after every evaluation.
+def settle_4bit_layers(model: Any, dtype: torch.dtype) -> None:
+    """Let every 4-bit layer compute in `dtype`, with the same kernel in training and evaluation, on every processor."""
+    from bitsandbytes.nn import Linear4bit
 
-    A checkpoint stored in 4 bits keeps the compute dtype that it was made with. On a CPU with AVX512-BF16, bitsandbytes
-    repacks the weights of a layer that is evaluated (`Linear4bit.forward`): from then on it multiplies in bfloat16 and
-    hands no gradient on, so that training after an evaluation goes wrong; and layers of a width that 32 does not
-    divide, or with a bias, end in an error.
-    """
-    import bitsandbytes as bnb
-
-    for module in model.modules():
-        if isinstance(module, bnb.nn.Linear4bit):
-            module.compute_dtype = compute_dtype(args)
-            module.support_avx512bf16_for_cpu = False
+    for layer in model.modules():
+        if isinstance(layer, Linear4bit):
+            layer.compute_dtype = dtype  # a checkpoint stored in 4 bits has its own
+            # On a CPU with AVX512-BF16 the first evaluation would repack the weights, for good, for a kernel that
+            # rounds to bfloat16 and has no backward: training after it would pass no gradient through the layer.
+            layer.support_avx512bf16_for_cpu = False
 
 
 def read_weights(args: Any, weights: str, **options: Any) -> Any:
