@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+from functools import partial
 from pathlib import Path
 
 # Before any test imports a library of the hub, which reads these once. Prepared rows of tests are not left behind.
@@ -144,19 +145,25 @@ def rows_file(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture
-def command(rows_file, tmp_path):
-    """A function: base model directory and more flags → a quick command line that writes to `tmp_path / "out"`."""
+@pytest.fixture(scope="session")
+def command_to(rows_file):
+    """A function: directory to write to, base model directory and more flags → a quick command line."""
 
-    def build(base: Path, *flags: str) -> list[str]:
+    def build(out: Path, base: Path, *flags: str) -> list[str]:
         return [
-            *("--model_name_or_path", str(base), "--dataset", str(rows_file), "--output_dir", str(tmp_path / "out")),
+            *("--model_name_or_path", str(base), "--dataset", str(rows_file), "--output_dir", str(out)),
             *("--eval_dataset_size", "4", "--max_steps", "3", "--lora_r", "4", "--learning_rate", "0.01"),
             *("--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2", "--disable_tqdm", "True"),
             *("--source_max_len", "200", "--target_max_len", "100", "--max_new_tokens", "6", *flags),
         ]
 
     return build
+
+
+@pytest.fixture
+def command(command_to, tmp_path):
+    """A function: base model directory and more flags → a quick command line that writes to `tmp_path / "out"`."""
+    return partial(command_to, tmp_path / "out")
 
 
 @pytest.fixture(scope="session")
