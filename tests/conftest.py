@@ -73,6 +73,7 @@ def pytest_collection_finish() -> None:
 
 
 ARCHITECTURES = ("llama", "qwen3", "gpt_neox", "gpt2", "gemma")
+TRAINED = ("--do_eval", "--lora_dropout", "0.1")  # flags of the run that `trained` copies
 
 
 def tiny_config(architecture: str, vocab_size: int):
@@ -164,6 +165,21 @@ def command_to(rows_file):
 def command(command_to, tmp_path):
     """A function: base model directory and more flags → a quick command line that writes to `tmp_path / "out"`."""
     return partial(command_to, tmp_path / "out")
+
+
+@pytest.fixture(scope="session")
+def _trained(command_to, make_base, tmp_path_factory) -> Path:
+    import qlora
+
+    out = tmp_path_factory.mktemp("trained") / "out"
+    assert qlora.main(command_to(out, make_base(), *TRAINED)) == 0
+    return out
+
+
+@pytest.fixture
+def trained(_trained, tmp_path) -> Path:
+    """`tmp_path / "out"`, as `command(make_base(), *TRAINED)` leaves it, whose run is shared by the tests."""
+    return shutil.copytree(_trained, tmp_path / "out")
 
 
 @pytest.fixture(scope="session")

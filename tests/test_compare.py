@@ -187,13 +187,12 @@ def test_comparing_changes_nothing_of_the_tuned_model(make_base, command, tmp_pa
     assert losses[0] == losses[1]
 
 
-def test_a_finished_run_is_compared_later_and_old_numbers_go(make_base, command, tmp_path):
-    assert qlora.main(command(make_base())) == 0
+def test_a_finished_run_is_compared_later_and_old_numbers_go(make_base, command, trained):
     later = ["--do_train", "False", "--do_eval"]
     assert qlora.main(command(make_base(), *later, "--compare_base")) == 0
-    assert "base_eval_loss" in read(tmp_path / "out" / "metrics.json")
+    assert "base_eval_loss" in read(trained / "metrics.json")
     assert qlora.main(command(make_base(), *later)) == 0
-    assert "base_eval_loss" not in read(tmp_path / "out" / "metrics.json")
+    assert "base_eval_loss" not in read(trained / "metrics.json")
 
 
 @pytest.mark.parametrize(

@@ -243,8 +243,8 @@ def test_packed_training_is_unpacked_training(way, make_base, command, tmp_path,
 
 
 def test_packed_run_resumes_bit_for_bit(make_base, command, tmp_path, adapter_of, stop_after, monkeypatch):
-    """12 steps = SIGTERM after 5 + 7, with dropout."""
-    argv = command(make_base(), "--packing", "--max_steps", "12", "--lora_dropout", "0.1", "--logging_steps", "1")
+    """8 steps = SIGTERM after 5 + 3, with dropout."""
+    argv = command(make_base(), "--packing", "--max_steps", "8", "--lora_dropout", "0.1", "--logging_steps", "1")
     one, losses = train(argv, adapter_of, tmp_path / "one")
     with monkeypatch.context() as context:
         stop_after(5)
@@ -256,7 +256,7 @@ def test_packed_run_resumes_bit_for_bit(make_base, command, tmp_path, adapter_of
     two, resumed_losses = train(argv, adapter_of, tmp_path / "two")
     assert not warnings
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert len(losses) == 12 and losses == resumed_losses
+    assert len(losses) == 8 and losses == resumed_losses
 
 
 # ---- Refusals ------------------------------------------------------------------------------------------------------

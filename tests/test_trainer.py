@@ -95,9 +95,8 @@ def test_accumulation_is_a_larger_batch(make_base, command, tmp_path, adapter_of
 # ---- Steps of several micro-batches --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def watched(monkeypatch):
-    """For each optimizer step of the run, the (rows, longest) of the micro-batches that were trained on."""
+def watch(monkeypatch) -> list[list[tuple[int, ...]]]:
+    """For each optimizer step from now on, the (rows, longest) of the micro-batches that were trained on."""
     seen: list[list[tuple[int, ...]]] = []
     step, loss = trainer_module.QLoRATrainer.get_batch_samples, trainer_module.QLoRATrainer.compute_loss
 
@@ -116,6 +115,18 @@ def watched(monkeypatch):
     return seen
 
 
+def run_watched(argv, out) -> tuple[list, list[dict]]:
+    """Run a command line that writes to `out`; gives what `watch` sees of it, and what was logged of each step."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        steps = watch(monkeypatch)
+        assert qlora.main([*argv, "--output_dir", str(out)]) == 0
+    state = json.loads((out / "trainer_state.json").read_text(encoding="utf-8"))
+    assert state["global_step"] == 10 and state["total_flos"] > 0
+    return steps, [entry for entry in state["log_history"] if "loss" in entry]
+
+
+TWO_EPOCHS = ["--max_steps", "-1", "--num_train_epochs", "2", "--max_train_samples", "18", "--logging_steps", "1"]
+TWO_EPOCHS += ["--include_num_input_tokens_seen", "--save_strategy", "no", *DESCENT]
 SPLITS = {
     "by length": [],
     "by length, workers": ["--dataloader_num_workers", "2"],
@@ -124,20 +135,20 @@ SPLITS = {
 }
 
 
+@pytest.fixture(scope="module")
+def plain(make_base, command_to, tmp_path_factory):
+    """Directory of a run whose steps are not split by length, and what `run_watched` gives of it."""
+    out = tmp_path_factory.mktemp("plain")
+    argv = command_to(out, make_base(), *TWO_EPOCHS, "--group_by_length", "False")
+    return out, *run_watched(argv, out)
+
+
 @pytest.mark.parametrize("way", SPLITS)
-def test_how_a_step_is_split_changes_nothing(way, make_base, command, tmp_path, adapter_of, watched):
+def test_how_a_step_is_split_changes_nothing(way, plain, make_base, command, tmp_path, adapter_of):
     """Same rows in every step, same losses, same weights: over two epochs of 18 rows, the last step of 2 each."""
-    flags = ["--max_steps", "-1", "--num_train_epochs", "2", "--max_train_samples", "18", "--logging_steps", "1"]
-    flags += ["--include_num_input_tokens_seen", "--save_strategy", "no", *DESCENT]
-    histories, adapters = [], []
-    for name, more in {"plain": ["--group_by_length", "False"], "split": SPLITS[way]}.items():
-        argv = command(make_base(), *flags, *more, "--output_dir", str(tmp_path / name))
-        assert qlora.main(argv) == 0
-        adapters.append(adapter_of(tmp_path / name))
-        state = json.loads((tmp_path / name / "trainer_state.json").read_text(encoding="utf-8"))
-        histories.append([entry for entry in state["log_history"] if "loss" in entry])
-        assert state["global_step"] == 10 and state["total_flos"] > 0
-    plain_steps, split_steps = watched[:10], watched[10:]
+    out, *of_plain = plain
+    of_split = run_watched(command(make_base(), *TWO_EPOCHS, *SPLITS[way]), tmp_path)
+    (plain_steps, split_steps), histories = zip(of_plain, of_split, strict=True)
     rows = [[sum(batch[0] for batch in step) for step in steps] for steps in (plain_steps, split_steps)]
     assert rows[0] == rows[1] == [4, 4, 4, 4, 2] * 2
     padded = [sum(size[0] * size[1] for step in steps for size in step) for steps in (plain_steps, split_steps)]
@@ -148,11 +159,12 @@ def test_how_a_step_is_split_changes_nothing(way, make_base, command, tmp_path, 
         assert len({len(step) for step in split_steps[:4]}) > 1
     else:
         assert {len(step) for step in split_steps} == {1, 2}
-    for plain, split in zip(*histories, strict=True):
-        assert split["loss"] == pytest.approx(plain["loss"], rel=ROUNDING)
-        assert split["step"] == plain["step"] and split["epoch"] == pytest.approx(plain["epoch"], abs=0.1)
+    for before, after in zip(*histories, strict=True):
+        assert after["loss"] == pytest.approx(before["loss"], rel=ROUNDING)
+        # To the library a step is one batch of five where it is split, and two of nine where it is not.
+        assert after["step"] == before["step"] and after["epoch"] == pytest.approx(before["epoch"], abs=0.1)
     assert [histories[1][number]["epoch"] for number in (4, 9)] == [1, 2]
-    assert_near(adapters[1], adapters[0])
+    assert_near(adapter_of(tmp_path), adapter_of(out))
 
 
 def test_the_given_batch_size_is_what_is_recorded(make_base, command, tmp_path):
@@ -206,7 +218,8 @@ def test_a_model_that_takes_mean_losses_learns_by_tokens_too(make_base, command,
 
     def flags(name, rows, micro_batches, *more):
         sizes = ["--per_device_train_batch_size", str(rows), "--gradient_accumulation_steps", str(micro_batches)]
-        data = ["--max_train_samples", "18", "--logging_steps", "1", "--save_strategy", "no", "--max_grad_norm", "0"]
+        data = ["--max_train_samples", "18", "--max_steps", "2", "--logging_steps", "1", "--save_strategy", "no"]
+        data += ["--max_grad_norm", "0"]
         return command(make_base(), *data, *sizes, *more, "--output_dir", str(tmp_path / name))
 
     assert qlora.main(flags("expected", 16, 1)) == 0
@@ -236,10 +249,11 @@ def test_every_process_gets_its_share_of_the_same_step():
     assert len(StepSampler(range(7), 6, 3, drop_last=True)) == 3
 
 
-def test_rows_that_do_not_fill_a_step_are_dropped_or_refused(make_base, command, capsys, watched, tmp_path):
+def test_rows_that_do_not_fill_a_step_are_dropped_or_refused(make_base, command, capsys, monkeypatch, tmp_path):
+    steps = watch(monkeypatch)
     flags = ["--dataloader_drop_last", "True", "--max_steps", "-1", "--num_train_epochs", "1"]
     assert qlora.main(command(make_base(), *flags, "--max_train_samples", "7")) == 0
-    assert len(watched) == 1
+    assert len(steps) == 1
     assert (
         qlora.main(command(make_base(), *flags, "--max_train_samples", "3", "--output_dir", str(tmp_path / "3"))) == 1
     )
@@ -334,7 +348,7 @@ def test_every_way_of_training_learns(way, make_base, make_args, command):
     if "--fp16" in WAYS[way] and not torch.cuda.is_available():
         pytest.skip("fp16 training needs a CUDA GPU")
     full = "--full_finetune" in WAYS[way]
-    rate = ["--learning_rate", "0.003" if full else "0.01", "--max_steps", "12", "--logging_steps", "1"]
+    rate = ["--learning_rate", "0.003" if full else "0.01", "--max_steps", "8", "--logging_steps", "1"]
     trainer, _ = make_trainer(make_args, command(make_base(), *WAYS[way], *rate, "--save_strategy", "no"))
     base_size = sum(p.numel() for n, p in trainer.model.named_parameters() if ".lora_" not in n)
     layers = {"q_proj": 64 + 64, "k_proj": 64 + 32, "v_proj": 64 + 32, "o_proj": 64 + 64, "mlp": 3 * (64 + 128)}
@@ -352,7 +366,7 @@ def test_every_way_of_training_learns(way, make_base, make_args, command):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES[1:])
 def test_other_architectures_learn_in_4_bits(architecture, make_base, make_args, command):
-    flags = ["--max_steps", "12", "--logging_steps", "1", "--save_strategy", "no"]
+    flags = ["--max_steps", "8", "--logging_steps", "1", "--save_strategy", "no"]
     trainer, _ = make_trainer(make_args, command(make_base(architecture), *flags))
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
