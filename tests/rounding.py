@@ -10,7 +10,7 @@ import torch
 # and a wrong mask, row or weight by 1e-2 and more.
 ROUNDING = 1e-5
 ROUNDING_BF16 = 1e-2  # of bfloat16, which keeps 8 bits: a number is off by up to 4e-3
-# Flags of plain descent. Adam divides each gradient by its size, and so makes a whole step of one that is rounding alone.
+# Plain descent. Adam divides each gradient by its size, and so makes a whole step of one that is rounding alone.
 DESCENT = ("--optim", "sgd", "--learning_rate", "1.0")
 
 
