@@ -18,6 +18,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
+gc.disable()  # until `pytest_collection_finish`: a third of the time in which libraries are loaded goes into it
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_TEXT = [
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.",
@@ -70,6 +71,7 @@ def shared_data() -> Path:
 def pytest_collection_finish() -> None:
     """Leave what the tests import out of garbage collection, which would walk a million objects again and again."""
     gc.freeze()
+    gc.enable()
 
 
 ARCHITECTURES = ("llama", "qwen3", "gpt_neox", "gpt2", "gemma")

@@ -14,10 +14,15 @@ import qlora
 # Runs every command line of a JSON file in turn, as one start of the libraries takes longer than all the runs. The
 # launcher's processes can meet once only: they part at the end of the last run.
 LAUNCHED = """
-import contextlib, json, runpy, sys
+import contextlib, gc, json, runpy, sys
 from unittest import mock
 
+gc.disable()
+import training.trainer
 from transformers import LlamaForCausalLM
+
+gc.freeze()  # as in conftest.py
+gc.enable()
 
 with open(sys.argv[1], encoding="utf-8") as file:
     runs = json.load(file)
