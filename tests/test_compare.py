@@ -152,7 +152,7 @@ def questions(tmp_path):
 
 def test_the_adapter_off_is_the_base_by_itself(make_base, command, tmp_path, questions, capsys):
     mmlu = ["--do_mmlu_eval", "--mmlu_dataset", str(questions)]
-    steps = ["--do_eval", "--do_predict", "--max_steps", "6", "--min_new_tokens", "2", *mmlu]
+    steps = ["--do_eval", "--do_predict", "--min_new_tokens", "2", *mmlu]
     assert qlora.main(command(make_base(), *steps, "--compare_base")) == 0
     printed = capsys.readouterr().out
     out, alone = tmp_path / "out", tmp_path / "alone"
