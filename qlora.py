@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from data.formats import DataError
-from data.sources import check_sources
+from data.sources import check_sources, hub_names
 from training.arguments import FailedRunError, RequestError, check_command_line, parse
+from training.parsing import check_installed
 
 # The public names, and where each is; `from qlora import X` imports X's module only then.
 PUBLIC_NAMES = {
@@ -72,6 +73,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def check_request(argv: list[str]) -> None:
     """Answer `--help` and refuse wrong flags and missing data files before torch is loaded, which takes seconds."""
+    check_installed()
     parsed = check_command_line(argv)
     if parsed is not None:
         check_sources(parsed[1])
@@ -83,6 +85,7 @@ def run(argv: list[str]) -> int:
     from transformers import set_seed
 
     from eval.steps import compare_models, evaluate, measure_evaluated_answers, new_measurements, predict
+    from training.checkpoint import saved_prompt_format
     from training.failures import explaining_memory
     from training.model import get_accelerate_model, get_tokenizer, print_trainable_parameters
     from training.report import save_metrics
@@ -96,6 +99,7 @@ def run(argv: list[str]) -> int:
         return show_rows(args)
     checkpoint, completed = find_start(training_args)
     vars(args).update(vars(training_args))  # which may train no more
+    args.prompt_format = saved_prompt_format(args, checkpoint)
     args.max_new_tokens = generation_args.max_new_tokens
     check_comparison(args, checkpoint)
     check_output(args, checkpoint)
@@ -129,10 +133,12 @@ def show_rows(args: Any) -> int:
     """Print the data report and rows as the model will see them."""
     from data.loading import make_data_module
     from data.preview import preview
-    from training.checkpoint import get_last_checkpoint
+    from training.checkpoint import get_last_checkpoint, saved_prompt_format
     from training.model import get_tokenizer
 
-    tokenizer = get_tokenizer(args, get_last_checkpoint(args.output_dir)[0])  # which may have a chat template
+    checkpoint, _ = get_last_checkpoint(args.output_dir)
+    tokenizer = get_tokenizer(args, checkpoint)  # which may have a chat template
+    args.prompt_format = saved_prompt_format(args, checkpoint)
     module = make_data_module(tokenizer, args)
     rows = next(
         module[f"{use}_dataset"] for use in ("train", "eval", "predict") if module[f"{use}_dataset"] is not None
@@ -150,6 +156,7 @@ def prepare_data(args: Any, training_args: Any, tokenizer: Any, checkpoint: str 
     with training_args.main_process_first(desc="preparing the data"):
         module = make_data_module(tokenizer, args)
     args.data_digest, args.template_digest = module["digest"], module["template"]
+    args.prompt_format = module["prompt_format"]
     if checkpoint is not None:
         check_same_data(args, checkpoint)
     if args.do_train and training_args.process_index == 0:
@@ -284,7 +291,7 @@ def finish(trainer: Any, args: Any, argv: list[str], tuned: bool) -> None:
 
     if trainer.is_world_process_zero():
         if args.do_train:
-            write_model_card(args, argv)
+            write_model_card(args, argv, hub_names(args.dataset))
         elif tuned and args.resume_from_checkpoint is None:  # which may name other weights than the card is of
             refresh_model_card(args.output_dir)
         print_summary(args, read_metrics(args.output_dir), tuned, argv)

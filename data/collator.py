@@ -2,19 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 
 # What torch's cross entropy leaves out. https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html
 IGNORE_INDEX = -100
+# Stands before a text that is encoded as the rest of another; a character that no vocabulary joins with what follows.
+ANCHOR = "\u2042"
 
 
 @dataclass
 class DataCollatorForCausalLM:
     """Tokenize, cut, mask and pad a list of {"input": str, "output": str}; other fields are ignored.
 
-    Rows that `data.tokens` has encoded already (`input_ids`, `labels`, `prompt_length`) are padded as they are.
+    Rows that `data.tokens` has encoded already (`input_ids`, `labels`, `prompt_length`, `prompt_ids`) are padded as
+    they are.
 
     The source is BOS (where the tokenizer has one) and the input, at most `source_max_len` tokens, the first ones kept.
     The target is the output and EOS, at most `target_max_len` tokens, EOS always among them and always supervised.
@@ -40,6 +44,8 @@ class DataCollatorForCausalLM:
         train_on_source: supervise the source too.
         predict_with_generate: also give the prompt alone, padded on the left, so that generation of every row starts
             right after its prompt.
+        text_mark: (what closes the answers of conversations, what decoding leaves of it) where that is ordinary text
+            to the tokenizer, at which generation has to stop; see `data.templates.text_mark`.
 
     Raises:
         ValueError: the tokenizer has no EOS token, or a limit leaves no room.
@@ -50,6 +56,7 @@ class DataCollatorForCausalLM:
     target_max_len: int
     train_on_source: bool
     predict_with_generate: bool
+    text_mark: tuple[str, str] | None = None
 
     def __post_init__(self):
         if self.tokenizer.eos_token_id is None:
@@ -64,12 +71,16 @@ class DataCollatorForCausalLM:
         if instances and "input_ids" in instances[0]:
             cuts = [(row["input_ids"], row["prompt_length"]) for row in instances]
             return [(list(ids[:cut]), list(ids[cut:])) for ids, cut in cuts]
-        sources = self.token_ids([instance["input"] for instance in instances])
-        targets = self.token_ids([instance["output"] for instance in instances])
+        pairs = self.pair_ids(*([instance[name] for instance in instances] for name in ("input", "output")))
         return [
             (self.with_bos(source)[: self.source_max_len], self.cut_target(self.with_eos(target)))
-            for source, target in zip(sources, targets, strict=True)
+            for source, target in pairs
         ]
+
+    def prompt(self, instance: Mapping, source: Sequence[int]) -> list[int]:
+        """Return the ids that generation starts from: `prompt_ids` of a row where it has any, else its source ids."""
+        # Nothing can be generated from nothing: without BOS, an empty prompt is the end of the text before.
+        return list(instance.get("prompt_ids") or source or [self.tokenizer.eos_token_id])
 
     def __call__(self, instances: Sequence[Mapping]) -> dict[str, torch.Tensor]:
         """Return int64 tensors `input_ids`, `attention_mask` and `labels`, each (batch, longest row).
@@ -85,8 +96,7 @@ class DataCollatorForCausalLM:
             "labels": _pad([self._labels(*row) for row in zip(instances, pairs, strict=True)], IGNORE_INDEX),
         }
         if self.predict_with_generate:
-            # Nothing can be generated from nothing: without BOS, an empty prompt is the end of the text before.
-            prompts = [list(source) or [self.tokenizer.eos_token_id] for source, _ in pairs]
+            prompts = [self.prompt(instance, source) for instance, (source, _) in zip(instances, pairs, strict=True)]
             batch["prompt_input_ids"] = _pad(prompts, pad, left=True)
             batch["prompt_attention_mask"] = _pad([[1] * len(prompt) for prompt in prompts], 0, left=True)
         return batch
@@ -101,6 +111,25 @@ class DataCollatorForCausalLM:
         """Return the ids of texts, without special tokens and uncut."""
         # verbose=False: the warning about a text longer than the model's context comes before our own cut.
         return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+    def pair_ids(self, sources: list[str], targets: list[str]) -> list[tuple[list[int], list[int]]]:
+        """Return the (source, target) ids of pairs, uncut, which together decode to the text of source and target.
+
+        The source is encoded by itself, as for generation. SentencePiece tokenizers in the manner of Llama 2 put a
+        space before every text: the target is encoded as what follows the source, so that no second space comes in.
+        """
+        target_ids = self.token_ids(targets)
+        if self.puts_a_space_first:
+            anchor, *anchored = self.token_ids([ANCHOR, *(ANCHOR + target for target in targets)])
+            rest = [ids[len(anchor) :] for ids in anchored]
+            target_ids = [rest[i] if source else target_ids[i] for i, source in enumerate(sources)]
+        return list(zip(self.token_ids(sources), target_ids, strict=True))
+
+    @cached_property
+    def puts_a_space_first(self) -> bool:
+        """Whether the tokenizer puts a space before every text, as SentencePiece does (`add_dummy_prefix`)."""
+        [first, *_] = self.token_ids(["a"])[0] or [None]
+        return first is not None and str(self.tokenizer.convert_ids_to_tokens(first)).startswith("\u2581")
 
     def with_bos(self, ids: list[int]) -> list[int]:
         """Return `ids` with BOS in front, once, where the tokenizer has one."""

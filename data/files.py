@@ -13,11 +13,12 @@ import gzip
 import hashlib
 import io
 import itertools
+import json
 import os
 import shlex
 import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -287,15 +288,38 @@ def _read_parquet(path: str, file: Path) -> Records:
     try:
         with pyarrow.parquet.ParquetFile(file) as parquet:
             _refuse_twice(path, parquet.schema_arrow.names)
+            decode = _json_decoder(pyarrow.struct(parquet.schema_arrow))
             for batch in parquet.iter_batches(batch_size=1000):
-                for record in batch.to_pylist():
+                for record in batch.to_pylist(maps_as_pydicts="strict"):
                     place += 1
-                    yield place, record
+                    yield place, decode(record) if decode else record
     except DataError:
         raise
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:  # a map may hold a key twice
         after = f" after row {place:,}" if place else ""
         raise DataError(f"{path}: not a readable Parquet file{after}: {str(error).splitlines()[0]}") from error
+
+
+def _json_decoder(arrow_type: Any) -> Callable[[Any], Any] | None:
+    """Return what parses the JSON texts in values of an Arrow type, or None where it has none.
+
+    `datasets` writes fields so in which objects differ: https://arrow.apache.org/docs/format/CanonicalExtensions.html
+    """
+    import pyarrow
+
+    if isinstance(arrow_type, pyarrow.JsonType):
+        return lambda value: None if value is None else json.loads(value)
+    if pyarrow.types.is_struct(arrow_type):
+        decoders = {field.name: decode for field in arrow_type if (decode := _json_decoder(field.type))}
+        return partial(_decode_fields, decoders) if decoders else None
+    if pyarrow.types.is_list(arrow_type) or pyarrow.types.is_large_list(arrow_type):
+        decode = _json_decoder(arrow_type.value_type)
+        return decode and (lambda value: None if value is None else [decode(one) for one in value])
+    return None
+
+
+def _decode_fields(decoders: Mapping[str, Callable], value: dict | None) -> dict | None:
+    return value and value | {name: decode(value[name]) for name, decode in decoders.items()}
 
 
 READERS: dict[str, Callable[[str, Path], Records]] = {

@@ -10,93 +10,54 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from data.conversations import ROLES, as_chosen, as_conversation
-from data.fields import DataError, SkipRow, items, pairs, spread, text, texts
+from data.conversations import BESIDE_MESSAGES, ROLES, as_conversation, unused_fields
+from data.exchanges import as_exchange
+from data.fields import DataError, SkipRow, is_empty, pairs, text, truth
+from data.instructions import (
+    ALPACA_PROMPT_DICT,
+    extract_alpaca_dataset,
+    extract_unnatural_instructions_data,
+    instruction,
+    seed_task,
+    unnatural_instructions,
+)
+from data.named import NAMED_DATASETS, REFUSED_DATASETS, NamedDataset
 from data.tasks import flat_task_row, task_rows
 
-# The prompts of Stanford Alpaca as the published QLoRA runs had them, with the space after "Response:".
-# https://github.com/tatsu-lab/stanford_alpaca#data-release
-ALPACA_PROMPT_DICT = {
-    "prompt_input": (
-        "Below is an instruction that describes a task, paired with an input that provides further context. "
-        "Write a response that appropriately completes the request.\n\n"
-        "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response: "
-    ),
-    "prompt_no_input": (
-        "Below is an instruction that describes a task. "
-        "Write a response that appropriately completes the request.\n\n"
-        "### Instruction:\n{instruction}\n\n### Response: "
-    ),
-}
-# The stop token of GPT-3, which published fine-tuning files end their completions with as text. To another model it is
-# letters, which it would learn to write before its own stop token.
-GPT3_STOP = "<|endoftext|>"
-
-
-def extract_alpaca_dataset(example: Mapping) -> dict[str, str]:
-    """Return {"input": prompt} for a record with `instruction` and, where there is one, `input`."""
-    # A null input is how some exports write an absent one.
-    has_input = example.get("input", "") not in ("", None)
-    prompt = ALPACA_PROMPT_DICT["prompt_input" if has_input else "prompt_no_input"]
-    return {"input": prompt.format(**example)}
-
-
-def extract_unnatural_instructions_data(
-    examples: Mapping[str, list], extract_reformulations: bool = False
-) -> dict[str, list[str]]:
-    """Flatten a batch of Unnatural Instructions records (https://arxiv.org/abs/2212.09689).
-
-    Args:
-        examples: columns of the batch; `instances` is a list (records) of lists of dicts that hold
-            `instruction_with_input` and `output`; `reformulations` the same, or None where a record has none.
-        extract_reformulations: append the paraphrases, those of all records after all instances.
-
-    Returns:
-        {"input": [...], "output": [...]}, as many as there are instances (and reformulations) in the batch.
-    """
-    groups = list(examples["instances"])
-    if extract_reformulations:
-        groups += [group for group in examples["reformulations"] if group is not None]
-    instances = [instance for group in groups for instance in group]
-    return {
-        "input": [instance["instruction_with_input"] for instance in instances],
-        "output": [instance["output"] for instance in instances],
-    }
+__all__ = [
+    "ALPACA_PROMPT_DICT",
+    "FORMATS",
+    "NAMED_DATASETS",
+    "REFUSED_DATASETS",
+    "DataError",
+    "Format",
+    "NamedDataset",
+    "SkipRow",
+    "as_question",
+    "detect_format",
+    "extract_alpaca_dataset",
+    "extract_unnatural_instructions_data",
+    "find_format",
+]
+# Whether an answer is a good one, in data for KTO (https://arxiv.org/abs/2402.01306): TRL's name and LLaMA-Factory's.
+MARKS = ("label", "kto_tag")
 
 
 def _columns(source: str, target: str, prompt: str = "{}") -> Callable[[Mapping], dict]:
     """Return a formatter that takes the answer from column `target`, and what stands in `prompt` from `source`."""
-    return lambda record: {"input": prompt.replace("{}", text(record, source)), "output": text(record, target)}
+
+    def convert(record: Mapping) -> dict:
+        asked = text(record, source)
+        [pair] = pairs(prompt.replace("{}", asked), [text(record, target)], None if prompt == "{}" else asked)
+        return pair
+
+    return convert
 
 
 def _answer_only(column: str) -> Callable[[Mapping], dict]:
     """Return a formatter that learns a whole column, with no prompt before it."""
     return lambda record: {"input": "", "output": text(record, column)}
-
-
-def _instruction(context: str, answer: str) -> Callable[[Mapping], dict | list[dict | SkipRow]]:
-    """Return a formatter that puts `instruction` and the column `context`, if any, into the Alpaca prompt.
-
-    A list in column `answer` holds several reference answers: one row each.
-    """
-
-    def convert(record: Mapping) -> dict | list[dict | SkipRow]:
-        prompt, answers = _alpaca_prompt(text(record, "instruction"), record, context), texts(record, answer)
-        is_one = isinstance(record[answer], str)
-        return {"input": prompt, "output": answers[0]} if is_one else pairs(prompt, answers)
-
-    return convert
-
-
-def _alpaca_prompt(instruction: str, record: Mapping, context: str, of: str = "") -> str:
-    source = "" if record.get(context) is None else text(record, context, of)
-    return extract_alpaca_dataset({"instruction": instruction, "input": source})["input"]
-
-
-def _prompt_completion(record: Mapping) -> dict:
-    return {"input": text(record, "prompt"), "output": text(record, "completion").removesuffix(GPT3_STOP)}
 
 
 def _chip2(record: Mapping) -> dict:
@@ -105,26 +66,6 @@ def _chip2(record: Mapping) -> dict:
         # The published script reads the first answer only; what comes after it would be lost without a word.
         raise SkipRow("not exactly one answer that starts with '\\n<bot>: '")
     return {"input": turns[0].replace("<human>: ", ""), "output": turns[1]}
-
-
-def _unnatural_instructions(record: Mapping, reformulations: bool = False) -> list[dict | SkipRow]:
-    def rows_of(instance: Any, of: str) -> list[dict | SkipRow]:
-        return pairs(text(instance, "instruction_with_input", of), [text(instance, "output", of)])
-
-    rows = spread(items(record, "instances"), partial(rows_of, of="an instance"))
-    if reformulations and record.get("reformulations"):  # null or empty where a record has none
-        rows += spread(items(record, "reformulations"), partial(rows_of, of="a reformulation"))
-    return rows
-
-
-def _seed_task(record: Mapping) -> list[dict | SkipRow]:
-    instruction = text(record, "instruction")
-
-    def rows_of(instance: Any) -> list[dict | SkipRow]:
-        answer = text(instance, "output", "an instance")
-        return pairs(_alpaca_prompt(instruction, instance, "input", "an instance"), [answer])
-
-    return spread(items(record, "instances"), rows_of)
 
 
 def _starts(column: str, start: str) -> Callable[[Mapping], bool]:
@@ -140,6 +81,13 @@ def _instances_have(name: str) -> Callable[[Mapping], bool]:
     return looks_right
 
 
+def _waits(messages: list) -> bool:
+    """Return whether the last of these messages is not the assistant's."""
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    role = last.get("role") or last.get("from") if isinstance(last, Mapping) else None
+    return isinstance(role, str) and ROLES.get(role) != "assistant"
+
+
 @dataclass(frozen=True)
 class Format:
     """One data format.
@@ -147,24 +95,65 @@ class Format:
     Attributes:
         name: what `--dataset_format` calls it.
         columns: columns that every record has; detection asks for all of them.
-        convert: record → pair, conversation, or a list of these and of `SkipRow`s.
+        formatter: record → pair, conversation, or a list of these and of `SkipRow`s.
         looks_right: asked about a record that has the columns, where these alone do not tell formats apart.
         consumed: columns that are in what `convert` returns and that are not repeated beside it.
         aliases: other names of it.
         looks: what `looks_right` asks for, in words.
         answer: the column of `columns` that holds the answer, where a question without one can still be predicted.
         chat: whether its rows are conversations, in the column `columns[0]`.
+        uses: columns that it reads where a record has them, beside `columns` and what every format reads.
+        nullable: columns of `columns`, beside `answer`, that a record may hold null in.
     """
 
     name: str
     columns: tuple[str, ...]
-    convert: Callable[[Mapping], dict | list[dict | SkipRow]]
+    formatter: Callable[[Mapping], dict | list[dict | SkipRow]]
     looks_right: Callable[[Mapping], bool] = lambda record: True
     consumed: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     looks: str = ""
     answer: str | None = None
     chat: bool = False
+    uses: tuple[str, ...] = ()
+    nullable: tuple[str, ...] = ()
+
+    def convert(self, record: Mapping) -> dict | list[dict | SkipRow]:
+        """Return what `formatter` makes of a record.
+
+        Raises:
+            SkipRow: the record cannot be trained on, or is marked as a bad answer.
+        """
+        for name in MARKS:
+            if self._mark(record, name) is False:
+                raise SkipRow(f"{name} is false: an answer marked as bad")
+        return self.formatter(record)
+
+    def _mark(self, record: Mapping, name: str) -> bool | None:
+        """Return whether column `name` marks the answer as a good one; None where it holds no such mark.
+
+        A label beside anything but a prompt and its completion is one only where it says true or false: 0 and 1 may be
+        the ids of classes.
+        """
+        value = record.get(name)
+        if is_empty(value):
+            return None
+        is_mark, mark = name == "kto_tag" or self.columns == ("prompt", "completion"), truth(value)
+        if is_mark and mark is None:
+            raise SkipRow(f"{name!r} is neither true nor false; rename the column if it does not mark bad answers")
+        return mark if is_mark or str(value).lower() in ("true", "false") else None
+
+    def unused(self, record: Mapping, is_conversation: bool) -> list[str]:
+        """Return the names of columns, and of fields of messages, that hold something and decide nothing.
+
+        Args:
+            record: one that `convert` takes.
+            is_conversation: whether it becomes one.
+        """
+        used = {*self.columns, *self.uses, *(BESIDE_MESSAGES if is_conversation else ())}
+        used |= {name for name in MARKS if self._mark(record, name) is not None}
+        columns = [name for name, value in record.items() if name not in used and not is_empty(value)]
+        return columns + (unused_fields(record, self.columns) if is_conversation else [])
 
 
 # In the order of detection: the first that fits wins, so what asks for more stands first.
@@ -182,15 +171,16 @@ FORMATS = {
         Format(
             "unnatural-instructions-full",
             ("instances", "reformulations"),
-            partial(_unnatural_instructions, reformulations=True),
+            partial(unnatural_instructions, reformulations=True),
             _instances_have("instruction_with_input"),
             looks="instances with instruction_with_input",
             consumed=("instances", "reformulations"),
+            nullable=("reformulations",),
         ),
         Format(
             "unnatural-instructions",
             ("instances",),
-            _unnatural_instructions,
+            unnatural_instructions,
             _instances_have("instruction_with_input"),
             looks="instances with instruction_with_input",
             consumed=("instances", "reformulations"),
@@ -199,13 +189,24 @@ FORMATS = {
         Format(
             "seed-tasks",
             ("instruction", "instances"),
-            _seed_task,
+            seed_task,
             _instances_have("output"),
             looks="instances with output",
             consumed=("instances",),
         ),
         Format(
-            "sharegpt-preference", ("conversations", "chosen"), as_chosen, consumed=("conversations", "chosen", "tools")
+            "sharegpt-preference",
+            ("conversations", "chosen"),
+            partial(as_exchange, source="conversations", target="chosen", chat=True),
+            consumed=("conversations", "chosen", "tools"),
+        ),
+        Format(
+            "messages-preference",
+            ("messages", "chosen"),
+            partial(as_exchange, source="messages", target="chosen", chat=True),
+            lambda record: _waits(record["messages"]),
+            looks="messages end before the answer",
+            consumed=("messages", "chosen", "tools"),
         ),
         Format("sharegpt", ("conversations",), as_conversation, consumed=("conversations", "tools"), chat=True),
         Format(
@@ -215,13 +216,26 @@ FORMATS = {
             consumed=("messages", "tools"),
             chat=True,
         ),
-        Format("alpaca", ("instruction", "output"), _instruction("input", "output"), answer="output"),
-        Format("dolly", ("instruction", "context", "response"), _instruction("context", "response"), answer="response"),
+        Format(
+            "alpaca",
+            ("instruction", "output"),
+            instruction("input", "output"),
+            answer="output",
+            uses=("input", "history"),
+        ),
+        Format(
+            "dolly",
+            ("instruction", "context", "response"),
+            instruction("context", "response"),
+            answer="response",
+            uses=("history",),
+            nullable=("context",),
+        ),
         Format("input-output", ("input", "output"), _columns("input", "output"), answer="output"),
         Format(
             "self-instruct",
             ("prompt", "completion"),
-            _prompt_completion,
+            partial(as_exchange, source="prompt", target="completion"),
             aliases=("prompt-completion",),
             answer="completion",
         ),
@@ -235,7 +249,34 @@ FORMATS = {
             aliases=("gsm8k",),
             answer="answer",
         ),
+        Format(
+            "alpaca-preference",
+            ("instruction", "chosen"),
+            instruction("input", "chosen"),
+            uses=("input", "history"),
+        ),
+        Format("preference", ("prompt", "chosen"), partial(as_exchange, source="prompt", target="chosen")),
+        # Intel/orca_dpo_pairs and the data sets made after it, which axolotl reads as turns of a chat.
+        Format(
+            "question-preference",
+            ("question", "chosen"),
+            partial(as_exchange, source="question", target="chosen", chat=True),
+        ),
+        Format(
+            "input-preference",
+            ("input", "chosen"),
+            partial(as_exchange, source="input", target="chosen", chat=True),
+        ),
         Format("hh-rlhf", ("chosen",), _answer_only("chosen"), _starts("chosen", ""), looks="chosen is a text"),
+        Format(
+            "implicit-preference",
+            ("chosen",),
+            partial(as_exchange, source=None, target="chosen"),
+            lambda record: isinstance(record["chosen"], list),
+            looks="chosen is a list of messages",
+            consumed=("chosen",),
+            uses=("rejected",),
+        ),
         Format("chip2", ("text",), _chip2, _starts("text", "<human>:"), looks="text starts with <human>:"),
         Format(
             "oasst1",
@@ -249,76 +290,33 @@ FORMATS = {
 }
 
 
-@dataclass(frozen=True)
-class NamedDataset:
-    """What `--dataset NAME` stands for: its format and where it is (keyword arguments of `datasets.load_dataset`)."""
-
-    format: str
-    source: dict[str, Any]
-
-
-# No hub can be reached where the tests run: repositories and columns are as their cards and users' code have them.
-NAMED_DATASETS = {
-    "alpaca": NamedDataset("alpaca", {"path": "tatsu-lab/alpaca"}),
-    "alpaca-clean": NamedDataset("alpaca", {"path": "yahma/alpaca-cleaned"}),
-    "alpaca-gpt4": NamedDataset("alpaca", {"path": "vicgalle/alpaca-gpt4"}),
-    "chip2": NamedDataset("chip2", {"path": "laion/OIG", "data_files": "unified_chip2.jsonl"}),
-    "dolly": NamedDataset("dolly", {"path": "databricks/databricks-dolly-15k"}),
-    # The whole is 14 folders and hundreds of GB. This is the first part of each zero-shot folder (cot, dialog, flan,
-    # niv2, t0): 600 MB by the sizes on its pages.
-    "flan-v2": NamedDataset("flan", {"path": "Open-Orca/FLAN", "data_files": {"train": "*_zsopt_data/part.0.parquet"}}),
-    # Its main branch is a loading script, which datasets 4 and later refuse to run; the hub keeps a Parquet copy on a
-    # branch of its own, one folder for each configuration. https://github.com/huggingface/datasets/issues/8012
-    "self-instruct": NamedDataset(
-        "self-instruct",
-        {
-            "path": "yizhongw/self_instruct",
-            "revision": "refs/convert/parquet",
-            "data_files": {"train": "self_instruct/**/*.parquet"},
-        },
-    ),
-    "hh-rlhf": NamedDataset("hh-rlhf", {"path": "Anthropic/hh-rlhf"}),
-    "longform": NamedDataset("input-output", {"path": "akoksal/LongForm"}),
-    "oasst1": NamedDataset("oasst1", {"path": "timdettmers/openassistant-guanaco"}),
-    "guanaco": NamedDataset("oasst1", {"path": "timdettmers/openassistant-guanaco"}),
-    # One line for each instance of each task, the definition beside it: millions of rows, and no positive examples.
-    # For the published prompts take the task files of https://github.com/allenai/natural-instructions.
-    "supernatural-instructions": NamedDataset("natural-instructions", {"path": "Muennighoff/natural-instructions"}),
-    "unnatural-instructions": NamedDataset("unnatural-instructions", {"path": "mrm8488/unnatural-instructions-core"}),
-    "unnatural-instructions-core": NamedDataset(
-        "unnatural-instructions", {"path": "mrm8488/unnatural-instructions-core"}
-    ),
-    "unnatural-instructions-full": NamedDataset(
-        "unnatural-instructions-full", {"path": "mrm8488/unnatural-instructions-full"}
-    ),
-}
-REFUSED_DATASETS = {"vicuna": "its training data was never released"}
-
-
 def as_question(record: Mapping, row: Format) -> Mapping:
     """Return a record that lacks its answer with an empty one in its place; any other as it is."""
     if row.answer is not None and record.get(row.answer) is None:
         return {**record, row.answer: ""}
     turns = record.get(row.columns[0]) if row.chat else None
-    if isinstance(turns, list) and turns and isinstance(turns[-1], Mapping):
-        last = turns[-1].get("role", turns[-1].get("from"))
-        if isinstance(last, str) and ROLES.get(last) != "assistant":
-            return {**record, row.columns[0]: [*turns, {"role": "assistant", "content": ""}]}
+    if _waits(turns):
+        return {**record, row.columns[0]: [*turns, {"role": "assistant", "content": ""}]}
     return record
 
 
 def detect_format(first: Mapping, questions: bool = False) -> Format:
     """Return the first format whose columns are all in `first`, the first record, and that it looks like.
 
-    With `questions`, the column of the answer may be absent.
+    A column that is null counts as one that is there only for the answer, and where nothing fits otherwise. With
+    `questions`, the column of the answer may be absent.
 
     Raises:
         DataError: nothing fits; names the columns found and what each format needs.
     """
-    for missing_allowed in (False, True) if questions else (False,):
+    filled = {name for name, value in first.items() if value is not None}
+    for columns_of in (
+        lambda row: filled | {row.answer, *row.nullable} & first.keys(),
+        lambda row: filled | {row.answer} if questions else filled,
+        lambda row: first.keys(),
+    ):
         for row in FORMATS.values():
-            columns = [column for column in row.columns if not (missing_allowed and column == row.answer)]
-            if all(column in first for column in columns) and row.looks_right(first):
+            if columns_of(row) >= set(row.columns) and row.looks_right(first):
                 return row
     found = f"no format fits its columns: {', '.join(map(repr, first)) or 'none'}"
     if hint := _misspelt(first):

@@ -55,7 +55,9 @@ def _is_conversation(value: Any) -> bool:
 
 def _is_message(value: Any) -> bool:
     has = value.keys() if isinstance(value, dict) else ()
-    return ("role" in has or "from" in has) and any(name in has for name in ("content", "value", "tool_calls"))
+    return ("role" in has or "from" in has) and any(
+        name in has for name in ("content", "value", "tool_calls", "function_call")
+    )
 
 
 def _starts_with_message(text: "_JsonText") -> bool:

@@ -29,11 +29,13 @@ class Rows:
         train, eval: `datasets.Dataset` with the columns of `data.rows`, or None where they were not asked for.
         sources: the account of each source as a dict, with its `use` ("train", "eval" or "both"), how many rows are
             `used`, and a `digest` of its content.
+        prompt_format: how questions and answers are laid out; see `data.layout`.
     """
 
     train: Any = None
     eval: Any = None
     sources: list[dict] = field(default_factory=list)
+    prompt_format: str = "alpaca"
 
 
 # Splitting and mixing
@@ -73,7 +75,7 @@ def mix_counts(rows: list[int], weights: list[float | None]) -> list[int]:
     return [max(1, min(count, round(total * weight))) for count, weight in zip(rows, weights, strict=True)]
 
 
-def load_rows(args: Any) -> Rows:
+def load_rows(args: Any, prompt_format: str = "alpaca") -> Rows:
     """Read and format what is to be trained and evaluated on; what is not asked for is None.
 
     Evaluation and prediction take their rows from `eval_dataset`, else from a split that the named data set brings,
@@ -82,7 +84,7 @@ def load_rows(args: Any) -> Rows:
     """
     other = getattr(args, "eval_dataset", None)
     wants_eval = args.do_eval or args.do_predict
-    rows = Rows()
+    rows = Rows(prompt_format=prompt_format)
     if not (args.do_train or wants_eval):
         return rows
     seed = args.seed if getattr(args, "data_seed", None) is None else args.data_seed
@@ -142,7 +144,8 @@ def _format(source: Source, flag: str, use: str, args: Any, rows: Rows):
     name = args.dataset_format or source.format
     # To predict them takes no answers; but rows of --dataset are split the same way whatever the run is for.
     questions = flag == "--eval_dataset" and not (args.do_train or args.do_eval)
-    made, account = format_source(source, find_format(name) if name else None, cache_directory(args), questions)
+    row = find_format(name) if name else None
+    made, account = format_source(source, row, cache_directory(args), questions, rows.prompt_format)
     rows.sources.append(asdict(account) | {"use": use, "used": len(made), "digest": source.digest})
     return made
 
@@ -167,7 +170,8 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
         `do_predict`; the same rows), each a `datasets.Dataset` in the order of the file, with the columns of
         `data.rows` and `data.tokens`; data_collator makes the batches; train_collator makes the micro-batches of a step
         (None where the library does); report is what `data.report` says of all this; digest changes with the
-        content of --dataset (None where it was not read), template with the chat template (None without conversations).
+        content of --dataset (None where it was not read), template with the chat template (None without conversations);
+        prompt_format is how questions were laid out (None where there were none).
 
     Raises:
         DataError: the data cannot be used as asked; the message is for the user.
@@ -183,7 +187,8 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
         train_on_source=args.train_on_source,
         predict_with_generate=args.predict_with_generate,
     )
-    rows = rows or load_rows(args)
+    rows = rows or load_rows(args, choose_prompt_format(args, tokenizer))
+    _say_prompt_format(rows, tokenizer, getattr(args, "chat_template", None))
     train = _first(rows.train, args.max_train_samples, "--max_train_samples") if args.do_train else None
     held_out = _first(rows.eval, args.max_eval_samples, "--max_eval_samples")
     used = [f"{len(train):,} of {len(rows.train):,} train"] if train is not None else []
@@ -191,7 +196,7 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
     if used:
         _say(f"used: {', '.join(used)} rows")
     conversations = any(_has_conversations(split) for split in (train, held_out))
-    _choose_template(tokenizer, getattr(args, "chat_template", None), conversations)
+    collator.text_mark = _choose_template(tokenizer, getattr(args, "chat_template", None), conversations)
     trained = sorted((a["digest"], a["kept"]) for a in rows.sources if a["use"] != "eval")
     encoder, cache = RowEncoder(collator), cache_directory(args)
     train = None if train is None else _tokenize(train, encoder, cache, "train", rows)
@@ -206,17 +211,45 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
         "report": _report(rows, train, held_out, step, args),
         "digest": key_of(trained) if trained else None,
         "template": key_of(tokenizer.chat_template) if conversations else None,
+        "prompt_format": rows.prompt_format if _prompts(rows) else None,
     }
 
 
-def _choose_template(tokenizer: Any, asked: str | None, conversations: bool) -> None:
-    """Give the tokenizer its chat template where there are conversations, and say which."""
+def choose_prompt_format(args: Any, tokenizer: Any) -> str:
+    """Return how questions and answers are laid out: as asked, or as the model is served where it has a template."""
+    asked = getattr(args, "prompt_format", None)
+    return asked or ("chat" if getattr(args, "chat_template", None) or tokenizer.chat_template else "alpaca")
+
+
+def _prompts(rows: Rows) -> int:
+    return sum(account["prompts"] for account in rows.sources)
+
+
+def _say_prompt_format(rows: Rows, tokenizer: Any, template: str | None) -> None:
+    """Say how questions are laid out where there is a choice, and how to get the other."""
+    count = _prompts(rows)
+    if not count or not (template or tokenizer.chat_template or rows.prompt_format != "alpaca"):
+        return
+    what = f"{count:,} question{'' if count == 1 else 's'}"
+    if rows.prompt_format == "chat":
+        _say(f"prompts: {what} as turns of a chat, as a server asks them; --prompt_format alpaca: in Alpaca's words")
+    else:
+        how = "in the words of their format (Alpaca's, …)" if rows.prompt_format == "alpaca" else "as they are"
+        _say(f"prompts: {what} {how}; --prompt_format chat: as turns of the chat template, as a server asks them")
+
+
+def _choose_template(tokenizer: Any, asked: str | None, conversations: bool) -> tuple[str, str] | None:
+    """Give the tokenizer its chat template where there are conversations, and say which; gives its `text_mark`."""
     if conversations:
-        from data.templates import choose_template
+        from data.templates import choose_template, template_notes, text_mark
 
         _say(f"conversations: chat template is {choose_template(tokenizer, asked)}")
-    elif asked is not None:
+        for note in template_notes(tokenizer):
+            _say(f"note: {note}")
+        return text_mark(tokenizer)
+    if asked is not None:
         _say(f"note: --chat_template {asked} has no effect: no row is a conversation")
+    return None
 
 
 def _report(rows: Rows, train: Any, held_out: Any, step: Any, args: Any) -> dict[str, Any]:
@@ -276,7 +309,7 @@ def _batching(train: Any, step: Any, args: Any) -> dict[str, Any]:
 
 def _for_report(account: dict) -> dict:
     dropped = {reason: {"rows": len(places), "places": places} for reason, places in account["dropped"].items()}
-    names = ("source", "unit", "format", "records", "use", "used", "weight", "digest")
+    names = ("source", "unit", "format", "records", "use", "used", "weight", "digest", "unused")
     return {name: account[name] for name in names if name in account} | {"rows": account["kept"], "dropped": dropped}
 
 
@@ -311,14 +344,17 @@ def _has_conversations(rows: Any) -> bool:
 
 def _tokenize(rows: Any, encoder: Any, cache: Any, name: str, all_rows: Rows):
     """Return the tokenized rows that can be trained on; the others are named and taken into their source's account."""
+    from data.templates import SUCH_AS
     from data.tokens import NO_ANSWER, tokenize
 
     made, dropped = tokenize(rows, encoder, cache)
+    first: dict[str, str] = {}  # reason without its example → with that of the first row
     for row in dropped.select_columns(["dropped", "place", "file"]):
         account = next(a for a in all_rows.sources if a["source"] == row["file"] and a["use"] in (name, "both"))
         account["kept"] -= 1
-        account["dropped"].setdefault(row["dropped"], []).append(row["place"])
-    reasons = ", ".join(dict.fromkeys(dropped["dropped"]))
+        reason = first.setdefault(row["dropped"].partition(SUCH_AS)[0], row["dropped"])
+        account["dropped"].setdefault(reason, []).append(row["place"])
+    reasons = ", ".join(first.values())
     if not len(made):
         hint = "larger limits, or shorter rows" if NO_ANSWER in reasons else "--chat_template default, or other rows"
         raise DataError(f"no {name} row is left: {len(dropped):,} dropped: {reasons}\ntry {hint}")

@@ -19,6 +19,11 @@ from data.advice import WHOLE_EPOCH, advise, percent
 REPORT_FILE = "data_report.json"
 PERCENTS = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
 COLUMNS = ("length", "source_tokens", "target_tokens", "source_cut", "target_cut", "supervised")
+# Of the answers of conversations: what is counted, and what it means.
+ANSWERS = {
+    "unclosed": "answers before the last one are closed by nothing in the chat template: they do not teach to stop",
+    "hidden_thoughts": "answers have a thought that the chat template leaves out: it is not learned",
+}
 LIMITS = ("source_max_len", "target_max_len", "train_on_source", "max_steps", "context")
 BATCHING = (
     "per_device_train_batch_size",
@@ -28,6 +33,7 @@ BATCHING = (
     "train_sampling_strategy",
 )
 PLACES_SHOWN = 5
+NAMES_SHOWN = 30
 WIDTH = 118  # characters of a printed line
 
 
@@ -39,7 +45,8 @@ def describe(dataset: Any) -> dict[str, Any]:
 
     Args:
         dataset: a `datasets.Dataset` with the integer columns of COLUMNS: `length` after the cuts, `source_tokens` and
-            `target_tokens` before them, `source_cut` and `target_cut` cut off, `supervised` labels that count.
+            `target_tokens` before them, `source_cut` and `target_cut` cut off, `supervised` labels that count; and
+            those of ANSWERS.
 
     Returns:
         rows: how many.
@@ -47,6 +54,7 @@ def describe(dataset: Any) -> dict[str, Any]:
         source, target: p50, p90, p99 and max before the cuts, and `cut`: see `_describe_cut`.
         whole: the same of whole rows, p50 to max after the cuts.
         supervised: tokens, tokens per_row (mean), share of all tokens, and rows_without any.
+        answers: how many are unclosed, and how many have hidden_thoughts; see `data.tokens`.
     """
     from data.tokens import column  # brings torch
 
@@ -64,6 +72,7 @@ def describe(dataset: Any) -> dict[str, Any]:
             "share": _share(counted, tokens),
             "rows_without": int((supervised == 0).sum()),
         },
+        "answers": {name: int(column(dataset, name).sum()) for name in ANSWERS},
     }
 
 
@@ -116,8 +125,8 @@ def build_report(
 
     Args:
         sources: for each file or data set: source, format, records, rows, dropped ({reason: {"rows": how many,
-            "places": the first line numbers}}), and, where they apply, unit ("line" unless given), used (rows), weight
-            and use ("train", "eval" or "both").
+            "places": the first line numbers}}), and, where they apply, unit ("line" unless given), used (rows), weight,
+            use ("train", "eval" or "both") and unused ({column or field that decides nothing: records that have it}).
         splits: `train` and `eval`, each a tokenized `datasets.Dataset` or None.
         padding: what `data.batching.padding_share` found of the training batches, with `padding` as `padding_share`,
             and the `strategy` it was asked for; may be empty.
@@ -165,11 +174,13 @@ def format_report(report: Mapping) -> str:
     sizes = ", ".join(f"{split['rows']:,} {name}" for name, split in splits.items())
     lines = ["data report"]
     for source in report["sources"]:
-        lines += _block("read", [_read(source)]) + _block("dropped", _dropped(source))
+        lines += _block("read", [_read(source)]) + _block("not used", _unused(source))
+        lines += _block("dropped", _dropped(source))
     lines += _block("split", [sizes or "no rows"])
     lines += _block("duplicates", _duplicates(report["duplicates"]))
     lines += _table(splits)
     lines += _block("supervised", [f"{name}: {_supervised(split['supervised'])}" for name, split in splits.items()])
+    lines += _block("answers", [line for name, split in splits.items() for line in _answers(name, split["answers"])])
     lines += _block("batching", [_batching(report["batching"])] if report["train"] else [])
     return "\n".join(lines + _block("advice", report["advice"]))
 
@@ -194,6 +205,13 @@ def _read(source: Mapping) -> str:
     if source.get("weight") is not None:
         said += f", {source.get('used', source['rows']):,} used (weight {source['weight']:g})"
     return said + ("; for evaluation" if source.get("use") == "eval" else "")
+
+
+def _unused(source: Mapping) -> list[str]:
+    """Return a text with the columns and fields that decide nothing, and how many records have something in them."""
+    names = [f"{name} ({_rows(count)})" for name, count in source.get("unused", {}).items()]
+    more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
+    return [", ".join(names[:NAMES_SHOWN]) + more] if names else []
 
 
 def _dropped(source: Mapping) -> list[str]:
@@ -243,6 +261,10 @@ def _table(splits: Mapping[str, Mapping]) -> list[str]:
 def _supervised(counts: Mapping) -> str:
     without = f"; {_rows(counts['rows_without'])} without any" if counts["rows_without"] else ""
     return f"{counts['tokens']:,} tokens, {counts['per_row']:,.1f} per row, {percent(counts['share'])} of all{without}"
+
+
+def _answers(split: str, counts: Mapping) -> list[str]:
+    return [f"{split}: {counts[name]:,} {what}" for name, what in ANSWERS.items() if counts[name]]
 
 
 def _batching(batching: Mapping) -> str:

@@ -16,19 +16,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.fields import without_nulls
 from data.files import Source
 from data.formats import DataError, Format, SkipRow, as_question, detect_format
+from data.layout import has_prompt, lay_out
 
 BATCH = 1000  # rows written at once
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 # What a row holds: `input` and `output` for people and predictions.jsonl, `messages` and `tools` (JSON) where it is a
 # conversation, the record's other fields (JSON), where it stood (line or row: `unit`), and a hash of what is
-# trained on.
+# trained on. A message is {"role", "content", "supervised"}, and "reasoning" where a thought goes before the content.
 # `splits` says that a long text becomes several rows instead of being cut.
 COLUMNS = ("input", "output", "messages", "tools", "fields", "file", "unit", "place", "splits", "key")
 # The modules that decide what the rows of a source are.
-FORMATTING = tuple(
-    f"{name}.py" for name in ("conversations", "fields", "files", "formats", "json_records", "rows", "sources", "tasks")
+FORMATTING = (
+    *("conversations.py", "exchanges.py", "fields.py", "files.py", "formats.py", "instructions.py", "json_records.py"),
+    *("layout.py", "named.py", "rows.py", "sources.py", "tasks.py"),
 )
 
 
@@ -43,6 +46,8 @@ class Account:
     kept: int = 0
     dropped: dict[str, list[int]] = field(default_factory=dict)  # reason → places
     columns: list[str] = field(default_factory=list)  # of the first record
+    unused: dict[str, int] = field(default_factory=dict)  # column or field that decides nothing → records that have it
+    prompts: int = 0  # rows that `--prompt_format` lays out
 
     @property
     def made(self) -> int:
@@ -50,6 +55,14 @@ class Account:
 
     def drop(self, reason: str, place: int) -> None:
         self.dropped.setdefault(reason, []).append(place)
+
+    def keep(self, examples: list[dict], record: dict, row: Format) -> None:
+        """Count the examples that were made of a record, and what in it decides nothing of them."""
+        self.kept += len(examples)
+        self.prompts += sum(map(has_prompt, examples))
+        for name in row.unused(record, any("messages" in example for example in examples)):
+            shown = name if name.isprintable() else name.encode("unicode_escape").decode()
+            self.unused[shown] = self.unused.get(shown, 0) + 1
 
     def lines(self) -> list[str]:
         """Return one line with the counts and one for each reason, with the first places."""
@@ -95,7 +108,9 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-def format_source(source: Source, row: Format | None, cache: Path, questions: bool = False) -> tuple[Any, Account]:
+def format_source(
+    source: Source, row: Format | None, cache: Path, questions: bool = False, prompt_format: str = "alpaca"
+) -> tuple[Any, Account]:
     """Return the formatted rows of a source as a memory-mapped `datasets.Dataset`, and the account of them.
 
     Args:
@@ -103,16 +118,17 @@ def format_source(source: Source, row: Format | None, cache: Path, questions: bo
         row: the format; None detects it from the first record.
         cache: folder for prepared rows.
         questions: keep records that lack their answer, to predict one; their `output` is empty.
+        prompt_format: how questions and answers are laid out; see `data.layout`.
 
     Raises:
         DataError: the source cannot be read, no format fits, or no row is left.
     """
-    key = key_of(source.digest, source.name, row and row.name, questions, code_digest(FORMATTING))
+    key = key_of(source.digest, source.name, row and row.name, questions, prompt_format, code_digest(FORMATTING))
     place = cache / f"rows-{key}"
     kept = _read(place)
     if kept is None:
         try:
-            _write(source, row, place, questions)
+            _write(source, row, place, questions, prompt_format)
         except OSError as error:
             raise cannot_write(cache, error) from error
         kept = _read(place)
@@ -138,7 +154,7 @@ def _read(place: Path) -> tuple[Any, Account] | None:
     return (rows, account) if len(rows) == account.kept else None
 
 
-def _write(source: Source, row: Format | None, place: Path, questions: bool) -> None:
+def _write(source: Source, row: Format | None, place: Path, questions: bool, prompt_format: str) -> None:
     """Write rows.arrow and account.json under other names first, so that a cut run leaves nothing to trust.
 
     Two processes may write the same at once: each puts whole files in place, of the same content.
@@ -151,7 +167,9 @@ def _write(source: Source, row: Format | None, place: Path, questions: bool) -> 
     account = Account(source.name, source.unit)
     with tempfile.TemporaryDirectory(dir=place.parent) as partial:
         with pyarrow.OSFile(f"{partial}/rows.arrow", "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
-            rows = _with_progress(_format(source, row, account, questions), source.name)
+            examples = _format(source, row, account, questions)
+            laid_out = (_row(lay_out(example, prompt_format), questions) | beside for example, beside in examples)
+            rows = _with_progress(laid_out, source.name)
             while batch := list(itertools.islice(rows, BATCH)):
                 writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema))
         Path(partial, "account.json").write_text(json.dumps(asdict(account)), encoding="utf-8")
@@ -167,21 +185,33 @@ def _with_progress(rows: Iterator[dict], name: str) -> Iterator[dict]:
     return iter(tqdm(rows, desc=f"reading {Path(name).name}", unit=" rows", delay=2))
 
 
-def _format(source: Source, row: Format | None, account: Account, questions: bool) -> Iterator[dict]:
-    """Give the rows of a source and keep account of those and of the dropped ones."""
-    for place, record in source.records():
+def _format(
+    source: Source, row: Format | None, account: Account, questions: bool
+) -> Iterator[tuple[dict, dict[str, Any]]]:
+    """Give the examples of a source, each with what stands beside it in its row; keep account of all records."""
+    for place, raw in source.records():
         account.records += 1
+        account.columns = account.columns or list(raw)
+        try:
+            # The columns themselves stay: that a file has one says something of its format.
+            record = {name: without_nulls(value) for name, value in raw.items()}
+        except SkipRow as skip:
+            account.drop(str(skip), place)
+            continue
         row = row or _detect(source, place, record, questions)
-        account.format, account.columns = row.name, account.columns or list(record)
-        others = {name: value for name, value in record.items() if name not in row.consumed}
+        account.format = row.name
+        usable = []
         for example in _examples(as_question(record, row) if questions else record, row):
             reason = str(example) if isinstance(example, SkipRow) else _why_unusable(example, questions)
             if reason is None:
-                account.kept += 1
-                known = {"file": source.name, "unit": source.unit, "place": place, "splits": row.name == "text"}
-                yield _row(example, questions) | known | {"fields": json.dumps(others, default=str)}
+                usable.append(example)
             else:
                 account.drop(reason, place)
+        if usable:
+            account.keep(usable, record, row)
+        fields = json.dumps({name: value for name, value in raw.items() if name not in row.consumed}, default=str)
+        known = {"file": source.name, "unit": source.unit, "place": place, "splits": row.name == "text"}
+        yield from ((example, known | {"fields": fields}) for example in usable)
     if not account.records:
         raise DataError(f"{source.name}: it holds no rows, and at least one is needed")
 
@@ -203,11 +233,11 @@ def _examples(record: dict, row: Format) -> list[dict | SkipRow]:
 
 
 def _why_unusable(example: dict, questions: bool) -> str | None:
-    if "messages" in example:
-        answers = [message["content"] for message in example["messages"] if message["supervised"]]
-    else:
-        answers = [example["output"]]
-    return None if questions or any(answer.strip() for answer in answers) else "an empty answer"
+    answers = [message for message in example.get("messages", ()) if message["supervised"]]
+    if questions or any(answer.strip() for answer in [example.get("output", ""), *(m["content"] for m in answers)]):
+        return None
+    # To learn to stop after a thought is to learn to give no answer.
+    return "an answer that is only a thought" if any("reasoning" in m for m in answers) else "an empty answer"
 
 
 def _row(example: dict, questions: bool) -> dict:
@@ -248,5 +278,6 @@ def fields_of(row: dict) -> dict[str, Any]:
         del fields["output"]
     if row["messages"] is not None:
         turns = json.loads(row["messages"])[: None if row["output"] else -1]
-        fields["messages"] = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+        shown = ("role", "content", "reasoning")
+        fields["messages"] = [{name: turn[name] for name in shown if name in turn} for turn in turns]
     return fields

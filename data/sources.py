@@ -126,6 +126,12 @@ def _nearest(name: str) -> str:
     return f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
 
 
+def hub_names(spec: str) -> list[str]:
+    """Return the names on the hub of the data sets in `spec`, the value of --dataset; files have none."""
+    names = {name for part in _split(spec) for name in (part, part.rpartition(":")[0].strip())}
+    return sorted({row.source["path"] for known, row in NAMED_DATASETS.items() if known in names})
+
+
 def open_sources(name: str, flag: str, args: Any) -> dict[str, Source]:
     """Return the splits of a named data set, or a file as the one split "train".
 

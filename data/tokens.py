@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy
 
-from data.collator import IGNORE_INDEX, DataCollatorForCausalLM
+from data.collator import ANCHOR, IGNORE_INDEX, DataCollatorForCausalLM
 from data.formats import DataError, SkipRow
 from data.rows import cannot_write, code_digest, key_of
 from data.templates import ChatRenderer
 
-ENCODING = ("tokens.py", "templates.py", "collator.py")
+ENCODING = ("tokens.py", "templates.py", "closing.py", "collator.py")
 BATCH = 1000  # rows tokenized at once
 FEW_ROWS = 5000  # a progress bar for fewer only flickers
 NO_ANSWER = "no token of an answer is left within --source_max_len + --target_max_len"
@@ -53,15 +53,19 @@ class RowEncoder:
         """Return the token columns of a batch of columns.
 
         `input_ids` and `labels` are `length` ids (int32); `supervised` counts the labels that are not IGNORE_INDEX;
-        generation starts from the first `prompt_length` ids; `source_tokens` and `target_tokens` are counted before the
-        cuts, which took `source_cut` and `target_cut` of them; `dropped` says why a row cannot be trained on, or None.
+        generation starts from the first `prompt_length` ids, or from `prompt_ids` where a chat template's prompt is not
+        what stands before the answer; `source_tokens` and `target_tokens` are counted before the cuts, which took
+        `source_cut` and `target_cut` of them; of the supervised answers, `unclosed` counts those before the last one
+        that end without a mark, and `hidden_thoughts` those with a thought that the template leaves out; `dropped` says
+        why a row cannot be trained on, or None.
         Where a text is split, a row comes out as several, and the other columns are given along.
         """
         messages, splits, tools = batch["messages"], batch["splits"], batch["tools"]
         pairs = [i for i, conversation in enumerate(messages) if conversation is None]
         inputs, outputs = ([batch[name][i] for i in pairs] for name in ("input", "output"))
         encoded: list[list[dict]] = [[] for _ in messages]
-        for i, source, target in zip(pairs, self._ids(inputs), self._ids(outputs), strict=True):
+        ids = self.collator.pair_ids(inputs, outputs) if pairs else []
+        for i, (source, target) in zip(pairs, ids, strict=True):
             encoded[i] = self._pieces(target) if splits[i] else [self._pair(source, target)]
         for i, conversation in enumerate(messages):
             if conversation is not None:
@@ -72,9 +76,6 @@ class RowEncoder:
             return columns
         numbers = [i for i, rows in enumerate(encoded) for _ in rows]
         return {name: [values[i] for i in numbers] for name, values in batch.items()} | columns
-
-    def _ids(self, texts: list[str]) -> list[list[int]]:
-        return self.collator.token_ids(texts) if texts else []
 
     def _pair(self, source: list[int], target: list[int]) -> dict:
         question = not target  # with nothing but EOS to learn it is there to be answered
@@ -101,12 +102,27 @@ class RowEncoder:
         try:
             if messages[-1]["supervised"] and not messages[-1]["content"].strip():
                 return self._question(self.renderer.prompt(messages[:-1], tools))
-            text, spans = self.renderer.render(messages, tools)
+            text, answers = self.renderer.render(messages, tools)
         except SkipRow as skip:
             return self._row([], [], dropped=str(skip))
-        ids, spans = self._one_bos(*self._encoded(text, spans))
+        ids, spans = self._one_bos(*self._encoded(text, [(answer.start, answer.end) for answer in answers]))
+        counts = {
+            "unclosed": sum(not answer.closed for answer in answers[:-1]),  # EOS closes the last one
+            "hidden_thoughts": sum(answer.hidden_thought for answer in answers),
+        }
+        row = self._cut(ids, spans, turns_follow=not messages[-1]["supervised"]) | counts
+        if answers[-1].prompt is not None and row["prompt_length"] == spans[-1][0]:
+            row["prompt_ids"] = self._one_bos(self._encode(answers[-1].prompt)[0], [])[0]
+        return row
+
+    def _cut(self, ids: list[int], spans: list[tuple[int, int]], turns_follow: bool) -> dict:
+        """Return the row of a conversation: up to its last answer and EOS, within the limits.
+
+        Args:
+            turns_follow: whether turns stand behind the last answer, which are counted as cut.
+        """
         # White space and marks after the last answer are nobody's loss; turns are.
-        unlearned = 0 if messages[-1]["supervised"] else len(ids) - spans[-1][1]
+        unlearned = len(ids) - spans[-1][1] if turns_follow else 0
         if unlearned and self.collator.train_on_source and len(ids) <= self._limit:  # there all turns are learned
             answers = sum(end - start for start, end in spans)
             return self._row(ids, spans, (len(ids) - answers, answers, 0, 0))
@@ -140,24 +156,30 @@ class RowEncoder:
         looks_ahead = start > 1 and text[start - 2 : start].isspace()
         if not torn and not (looks_ahead and self._encode(text[:start])[0] != ids[:first]):
             return ids, found
-        (ids, offsets), (rest, places) = self._encode(text[:start]), self._encode(text[start:])
+        (ids, offsets), (rest, places) = self._encode(text[:start]), self._encode(text[start:], follows=True)
         offsets += [(start + begin, start + end) for begin, end in places]
         return ids + rest, _token_spans(offsets, spans)
 
-    def _encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return the ids of a text and the (start, end) of each in it, in characters."""
+    def _encode(self, text: str, follows: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the ids of a text and the (start, end) of each in it, in characters.
+
+        Args:
+            follows: whether the text stands behind another, so that no space may be put before it.
+        """
         if not self.tokenizer.is_fast:
             raise DataError(
                 f"{type(self.tokenizer).__name__} cannot tell where in a conversation its tokens stand\n"
                 "give a model with a tokenizer.json, or turn the conversations into pairs of input and output"
             )
-        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        anchor = ANCHOR if follows and self.collator.puts_a_space_first else ""
+        encoding = self.tokenizer(anchor + text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        skipped = len(self.collator.token_ids([anchor])[0])
         offsets, reached = [], 0
-        for start, end in encoding["offset_mapping"]:
+        for start, end in encoding["offset_mapping"][skipped:]:
             # The places of GPT-2's tokens leave out the spaces at their start.
-            offsets.append((min(start, reached), end))
-            reached = max(reached, end)
-        return encoding["input_ids"], offsets
+            offsets.append((min(start - len(anchor), reached), end - len(anchor)))
+            reached = max(reached, end - len(anchor))
+        return encoding["input_ids"][skipped:], offsets
 
     def _one_bos(self, ids: list[int], spans: list) -> tuple[list[int], list]:
         """Put BOS in front where the tokenizer has one, once: templates may write it, or not."""
@@ -197,6 +219,9 @@ class RowEncoder:
             "length": len(ids),
             "supervised": len(ids) if self.collator.train_on_source else sum(end - start for start, end in spans),
             "prompt_length": spans[-1][0] if spans else 0,
+            "prompt_ids": [],
+            "unclosed": 0,
+            "hidden_thoughts": 0,
         }
         names = ("source_tokens", "target_tokens", "source_cut", "target_cut")
         return row | dict(zip(names, counts, strict=True)) | {"dropped": dropped}
@@ -295,6 +320,7 @@ def _features(features: Any) -> Any:
     import datasets
 
     ids, count = datasets.List(datasets.Value("int32")), datasets.Value("int32")
-    columns = {"input_ids": ids, "labels": ids, "dropped": datasets.Value("string")}
-    counts = ("length", "supervised", "prompt_length", "source_tokens", "target_tokens", "source_cut", "target_cut")
+    columns = {"input_ids": ids, "labels": ids, "prompt_ids": ids, "dropped": datasets.Value("string")}
+    counts = ("length", "supervised", "prompt_length", "unclosed", "hidden_thoughts")
+    counts += ("source_tokens", "target_tokens", "source_cut", "target_cut")
     return datasets.Features({**features, **columns, **{name: count for name in counts}})

@@ -11,6 +11,7 @@ groups too.
 """
 
 import argparse
+import bisect
 import json
 import os
 import re
@@ -96,23 +97,37 @@ def prediction_lines(
 
 
 def predict_line(row: dict[str, Any], ids: list[int], collator: Any, ends: Collection[int]) -> dict[str, Any]:
-    """Return the fields that a prediction adds to its row, of the ids up to and with the one that ended it.
+    """Return the fields that a prediction adds to its row, of the ids up to and with what ended it.
 
-    The prompt is cut off by its length in tokens, never by its text.
+    The prompt is cut off by its length in tokens, never by its text. Where a chat template closes answers with a text
+    that is no special token (`collator.text_mark`), that text ends the prediction and is left out of it.
     """
     from data.collator import IGNORE_INDEX
 
+    tokenizer = collator.tokenizer
     ids = [token for token in ids if token != IGNORE_INDEX]
     length = next((index + 1 for index, token in enumerate(ids) if token in ends), len(ids))
-    ids = ids[:length]
-    [(prompt, _)] = collator.encode([row])
-    prediction = collator.tokenizer.decode(ids, skip_special_tokens=True)
+    stopped = bool(ids) and ids[length - 1] in ends
+    left = ""
+    if collator.text_mark is not None and row.get("messages"):
+        mark, shown = collator.text_mark
+        if mark in tokenizer.decode(ids[:length]):
+            length = bisect.bisect_left(range(length), True, key=lambda count: mark in tokenizer.decode(ids[:count]))
+            stopped, left = True, shown
+    [(source, _)] = collator.encode([row])
+    prompt = collator.prompt(row, source)
+
+    def written(ids: list[int]) -> str:
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        return text.rpartition(left)[0] if left else text
+
+    prediction = written(ids[:length])
     return {
-        "prediction_with_input": collator.tokenizer.decode(prompt + ids, skip_special_tokens=True),
+        "prediction_with_input": written(prompt + ids[:length]),
         # Templates put white space around an answer.
         "prediction": prediction.strip() if row.get("messages") else prediction,
-        "prediction_tokens": len(ids),
-        "prediction_stopped": bool(ids) and ids[-1] in ends,
+        "prediction_tokens": length,
+        "prediction_stopped": stopped,
     }
 
 

@@ -104,7 +104,7 @@ def broken(make_base, tmp_path):
     [
         ({"config_json": None}, "it has no config.json"),
         ({"config_json": None, "adapter_config_json": {}}, "it holds a LoRA adapter: give the base model"),
-        ({"config_json": b'{"a":'}, "not a valid JSON"),
+        ({"config_json": b'{"a":'}, "config.json is not JSON"),
         ({"config_json": {"model_type": "no_such_type"}}, "no_such_type"),
         ({"config_json": {"model_type": "t5"}}, "AutoModelForCausalLM"),
         ({"model_safetensors": None}, "model.safetensors"),
@@ -144,7 +144,7 @@ def test_a_name_that_is_not_in_the_cache(load, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match="cannot load the base model nobody/nothing") as refused:
         load("nobody/nothing")
-    assert "local directory" in str(refused.value)
+    assert "hf download nobody/nothing" in str(refused.value)
 
 
 def test_code_of_a_checkpoint_is_not_run(load, make_base, broken):

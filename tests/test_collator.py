@@ -134,9 +134,11 @@ def test_without_bos_an_empty_prompt_still_starts_generation():
 
 def test_tokenizes_once_a_field(monkeypatch):
     tokenizer, calls = word_tokenizer(), []
+    collator = make(tokenizer)
+    assert not collator.puts_a_space_first  # asked once
     original = type(tokenizer).__call__
     monkeypatch.setattr(type(tokenizer), "__call__", lambda self, *a, **k: calls.append(a) or original(self, *a, **k))
-    make(tokenizer)(TEXTS)
+    collator(TEXTS)
     assert len(calls) == 2
 
 

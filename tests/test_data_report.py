@@ -41,6 +41,8 @@ def split_of(pairs, source_max_len=1024, target_max_len=256, supervised=None):
                 "source_cut": source - kept[0],
                 "target_cut": target - kept[1],
                 "supervised": kept[1] if supervised is None else supervised,
+                "unclosed": 0,
+                "hidden_thoughts": 0,
                 "place": number,
             }
         )
@@ -71,6 +73,7 @@ def test_numbers_of_three_rows():
             "cut": {"rows": 2, "rows_share": 2 / 3, "tokens": 13, "tokens_share": 13 / 76, "p99": 10, "max": 10},
         },
         "supervised": {"tokens": 13, "per_row": 13 / 3, "share": 13 / 63, "rows_without": 0},
+        "answers": {"unclosed": 0, "hidden_thoughts": 0},
     }
     json.dumps(found)  # numpy's numbers would not do
 
@@ -118,6 +121,25 @@ def test_rows_are_not_read_one_by_one(monkeypatch):
     for name in ("__getitem__", "__iter__", "__getitems__"):
         monkeypatch.setattr(datasets.Dataset, name, refuse)
     assert describe(split) == expected
+
+
+def test_answers_that_lose_something_to_the_template_are_counted(tiny_tokenizer, tmp_path, capsys):
+    """Answers before the last that nothing closes, and thoughts that are not shown: in the report, by split."""
+    from test_loading import flags
+
+    from data.loading import make_data_module
+
+    turns = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello.", "reasoning_content": "Hm."}]
+    file, template = tmp_path / "chat.jsonl", tmp_path / "open.jinja"
+    file.write_text((json.dumps({"messages": turns * 3}) + "\n") * 6, encoding="utf-8")
+    template.write_text("{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+                        "{{ 'assistant:' if add_generation_prompt }}")  # fmt: skip
+    report = make_data_module(tiny_tokenizer, flags(file, chat_template=str(template)))["report"]
+    assert report["train"]["answers"] == {"unclosed": 4, "hidden_thoughts": 6}
+    printed = capsys.readouterr().out
+    assert "note: the chat template closes answers with nothing: </s> is put behind the last" in printed
+    assert "answers:     train: 4 answers before the last one are closed by nothing" in printed
+    assert "eval: 12 answers have a thought that the chat template leaves out: it is not learned" in printed
 
 
 # Advice
@@ -289,6 +311,12 @@ def test_text_of_a_clean_data_set():
     )
 
 
+def test_many_names_that_are_not_used_are_counted():
+    unused = {f"column_{number}": 1200 for number in range(33)}
+    text = " ".join(format_report(build_report([SOURCE | {"unused": unused}], {}, {}, make_args())).split())
+    assert "not used: column_0 (1,200 rows), column_1" in text and "column_29 (1,200 rows) and 3 more" in text
+
+
 def test_text_of_what_is_wrong():
     args = make_args(target_max_len=64, max_steps=10000)
     splits = {
@@ -296,14 +324,16 @@ def test_text_of_what_is_wrong():
         "eval": split_of([(50, 20)], supervised=0),
     }
     source = {"source": "rows.parquet", "format": "chip2", "records": 9, "rows": 3000, "dropped": DROPPED}
+    unused = {"id": 9, "messages[].name": 1}
     report = build_report(
-        [source | {"weight": 0.5, "unit": "row", "used": 1500}, SOURCE | {"use": "eval"}],
+        [source | {"weight": 0.5, "unit": "row", "used": 1500, "unused": unused}, SOURCE | {"use": "eval"}],
         splits,
         {"padding_share": None},
         args,
         {"train": 1, "both": 2},
     )
     lines = format_report(report).split("\n")
+    assert lines.pop(2) == "  not used:    id (9 rows), messages[].name (1 row)"
     assert lines[1:8] == [
         "  read:        rows.parquet (chip2): 5,001 rows from 9 records, 2,001 dropped, 3,000 kept, 1,500 used "
         "(weight 0.5)",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data import formats
+from data import conversations, formats
 from data.formats import (
     ALPACA_PROMPT_DICT,
     FORMATS,
@@ -22,6 +22,7 @@ from data.formats import (
     extract_unnatural_instructions_data,
     find_format,
 )
+from data.layout import lay_out
 
 PROMPT_WITH_INPUT = """\
 Below is an instruction that describes a task, paired with an input that provides further context. \
@@ -115,6 +116,15 @@ RECORDS = [
         {"messages": HI + HELLO, "tools": None},
     ),
     (
+        "messages-preference",
+        {
+            "messages": [{"role": "user", "content": "hi"}],
+            "chosen": {"role": "assistant", "content": "hello"},
+            "rejected": {"role": "assistant", "content": "no"},
+        },
+        {"messages": HI + HELLO, "tools": None},
+    ),
+    (
         "sharegpt",
         {"id": 1, "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]},
         {"messages": HI + HELLO, "tools": None},
@@ -160,9 +170,37 @@ RECORDS = [
         {"input": "Question: What is {1 + 2}?\nAnswer: ", "output": "It is 3.\n#### 3"},
     ),
     (
+        "alpaca-preference",
+        {"instruction": "Add.", "input": "1 2", "chosen": "3", "rejected": "4"},
+        {"input": PROMPT_WITH_INPUT, "output": "3"},
+    ),
+    (
+        "preference",
+        {"prompt": "1 + 2 =", "chosen": " 3", "rejected": " 4"},
+        {"input": "1 + 2 =", "output": " 3"},
+    ),
+    (
+        "question-preference",
+        {"system": "", "question": "hi", "chosen": "hello", "rejected": "no"},
+        {"messages": HI + HELLO, "tools": None},
+    ),
+    (
+        "input-preference",
+        {"input": "hi", "chosen": "hello", "rejected": "no"},
+        {"messages": HI + HELLO, "tools": None},
+    ),
+    (
         "hh-rlhf",
         {"chosen": "\n\nHuman: hi\n\nAssistant: hello", "rejected": "\n\nHuman: hi\n\nAssistant: no"},
         {"input": "", "output": "\n\nHuman: hi\n\nAssistant: hello"},
+    ),
+    (
+        "implicit-preference",
+        {
+            "chosen": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}],
+            "rejected": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "no"}],
+        },
+        {"messages": HI + HELLO, "tools": None},
     ),
     (
         "chip2",
@@ -188,11 +226,16 @@ def shown(made):
     return [str(one) if isinstance(one, SkipRow) else one for one in made]
 
 
+def published(made):
+    """What a formatter made of a record, in the prompt that its format is published with."""
+    return [lay_out(row, "alpaca") for row in made] if isinstance(made, list) else lay_out(made, "alpaca")
+
+
 @pytest.mark.parametrize(("name", "record", "expected"), RECORDS, ids=[name for name, *_ in RECORDS])
 def test_record_is_detected_and_formatted(name, record, expected):
     before = json.dumps(record)
     assert detect_format(record).name == name
-    assert FORMATS[name].convert(record) == expected
+    assert published(FORMATS[name].convert(record)) == expected
     assert json.dumps(record) == before
 
 
@@ -223,6 +266,19 @@ def test_readme_has_a_row_for_every_format_alias_and_name():
     assert all(name in readme() for name in REFUSED_DATASETS)
 
 
+def test_readme_has_a_row_for_every_field_of_other_tools():
+    table = readme().partition("## Columns and fields of other tools")[2].partition("\n## ")[0]
+    named = {
+        name
+        for row in table.splitlines()
+        if row.startswith("| `")
+        for name in re.findall(r"`(\w+)`", row.split("|")[1])
+    }
+    known = {*formats.MARKS, *conversations.BESIDE_MESSAGES, *conversations.REASONING, *conversations.CALLS}
+    known |= {*conversations.LEARNED, *conversations.LEARNED_IN_PART, "history", "rejected"}
+    assert known <= named
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_record_in_the_readme_is_of_its_format(name):
     record = json.loads(re.match(r"`(\{.*?\})`(?:;|$)", format_rows()[name][1])[1])
@@ -251,13 +307,13 @@ def test_code_in_the_readme_adds_a_format():
 def test_alpaca_without_input(nothing):
     record = {"instruction": "Add.", "output": "3", **nothing}
     assert extract_alpaca_dataset(record) == {"input": PROMPT_WITHOUT_INPUT}
-    assert FORMATS["alpaca"].convert(record) == {"input": PROMPT_WITHOUT_INPUT, "output": "3"}
+    assert published(FORMATS["alpaca"].convert(record)) == {"input": PROMPT_WITHOUT_INPUT, "output": "3"}
 
 
 @pytest.mark.parametrize("nothing", [{}, {"context": ""}, {"context": None}])
 def test_dolly_without_context(nothing):
     record = {"instruction": "Add.", "response": "3", **nothing}
-    assert FORMATS["dolly"].convert(record) == {"input": PROMPT_WITHOUT_INPUT, "output": "3"}
+    assert published(FORMATS["dolly"].convert(record)) == {"input": PROMPT_WITHOUT_INPUT, "output": "3"}
 
 
 def test_published_alpaca_prompts():
@@ -271,7 +327,7 @@ def test_braces_in_a_record_are_text():
 
 def test_alpaca_with_several_answers_is_a_row_for_each():
     record = {"instruction": "Add.", "input": "1 2", "output": ["3", "three"]}
-    assert FORMATS["alpaca"].convert(record) == [
+    assert published(FORMATS["alpaca"].convert(record)) == [
         {"input": PROMPT_WITH_INPUT, "output": "3"},
         {"input": PROMPT_WITH_INPUT, "output": "three"},
     ]
@@ -304,6 +360,145 @@ def test_core_takes_no_reformulations():
     assert FORMATS["unnatural-instructions"].convert(full) == [{"input": "Add 1 2.", "output": "3"}]
 
 
+# System texts, earlier turns and tools beside an instruction
+
+
+HISTORY = [["Add 1 1.", "2"], ["Add 2 2.", "4"]]
+
+
+def turns(row):
+    return [(one["role"], one["content"], one["supervised"]) for one in row["messages"]]
+
+
+def test_alpaca_with_system_and_history_is_a_conversation():
+    record = RECORD["alpaca"] | {"system": "Be short.", "history": HISTORY}
+    earlier = [("user", "Add 1 1.", False), ("assistant", "2", False)]
+    earlier += [("user", "Add 2 2.", False), ("assistant", "4", False)]
+    asked = [("user", "Add.\n1 2", False), ("assistant", "3", True)]
+    convert = FORMATS["alpaca"].convert
+    assert turns(convert(record)) == [("system", "Be short.", False), *earlier, *asked]
+    assert turns(convert(record | {"system": None, "input": ""})) == [*earlier, ("user", "Add.", False), asked[1]]
+    assert turns(convert(record | {"history": json.dumps(HISTORY), "system": ""})) == [*earlier, *asked]  # as in CSV
+    assert turns(convert(record | {"history": []})) == [("system", "Be short.", False), *asked]
+    assert convert(RECORD["alpaca"] | {"tools": "[{}]"})["tools"] == [{}]
+    several = convert(record | {"output": ["3", "three"]})
+    assert [turns(one)[-1] for one in several] == [("assistant", "3", True), ("assistant", "three", True)]
+
+
+@pytest.mark.parametrize("name", ["alpaca", "dolly", "alpaca-preference"])
+@pytest.mark.parametrize("nothing", [None, "", " ", [], "[]"])
+def test_without_system_and_history_an_instruction_stays_a_pair(name, nothing):
+    system = nothing if nothing != "[]" and not isinstance(nothing, list) else ""
+    columns = {"system": system, "history": nothing, "tools": nothing}
+    assert published(FORMATS[name].convert(RECORD[name] | columns)) == {"input": PROMPT_WITH_INPUT, "output": "3"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"system": 3}, "column 'system' holds a number, not a text"),
+        ({"history": "["}, "column 'history' holds a text that is not JSON"),
+        ({"history": "hi"}, "column 'history' holds a text that is not JSON"),
+        ({"history": {"a": 1}}, "column 'history' holds an object, not a list"),
+        ({"history": ["hi"]}, "column 'history' holds something other than lists of a question and its answer"),
+        ({"history": [["q"]]}, "column 'history' holds something other than lists of a question and its answer"),
+        ({"history": [["q", 3]]}, "'content' of a message holds a number, not a text"),
+    ],
+)
+def test_history_that_cannot_be_read(columns, reason):
+    with pytest.raises(SkipRow) as skipped:
+        FORMATS["alpaca"].convert(RECORD["alpaca"] | columns)
+    assert str(skipped.value) == reason
+
+
+# Marks of good and bad answers
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("mark", ["label", "kto_tag"])
+def test_an_answer_that_is_marked_as_bad_is_dropped_in_every_format(name, mark):
+    row = FORMATS[name]
+    for good in (True, "true", "True", None, ""):
+        assert row.convert(RECORD[name] | {mark: good}) == row.convert(RECORD[name])
+    for bad in (False, "false", "False"):
+        with pytest.raises(SkipRow) as skipped:
+            row.convert(RECORD[name] | {mark: bad})
+        assert str(skipped.value) == f"{mark} is false: an answer marked as bad"
+
+
+@pytest.mark.parametrize(
+    ("name", "mark"), [("self-instruct", "label"), ("self-instruct", "kto_tag"), ("alpaca", "kto_tag")]
+)
+def test_where_only_a_mark_can_stand_it_may_be_a_number(name, mark):
+    row = FORMATS[name]
+    for good in (1, 1.0, "1"):
+        assert row.convert(RECORD[name] | {mark: good}) == row.convert(RECORD[name])
+    for bad in (0, 0.0, "0"):
+        with pytest.raises(SkipRow, match=f"{mark} is false"):
+            row.convert(RECORD[name] | {mark: bad})
+    for neither in (2, 0.5, "good", [True], float("nan")):
+        with pytest.raises(SkipRow) as skipped:
+            row.convert(RECORD[name] | {mark: neither})
+        assert (
+            str(skipped.value)
+            == f"'{mark}' is neither true nor false; rename the column if it does not mark bad answers"
+        )
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "self-instruct"])
+@pytest.mark.parametrize("label", [0, 1, "0", 7, "sports", [0]])
+def test_the_id_of_a_class_is_no_mark_and_is_named(name, label):
+    row, record = FORMATS[name], RECORD[name] | {"label": label}
+    assert row.convert(record) == row.convert(RECORD[name])
+    assert "label" in row.unused(record, True)
+
+
+# What is not used
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("system", "Be short."),
+        ("history", HISTORY),
+        ("tools", [{"type": "function", "function": {"name": "now"}}]),
+        ("functions", [{"name": "now"}]),
+        ("label", False),
+        ("label", 3),
+        ("kto_tag", "false"),
+        ("rejected", [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]),
+        ("chat_template_kwargs", {"enable_thinking": False}),
+        ("input", "x"),
+        ("context", "x"),
+        ("response", "x"),
+        ("reformulations", [{"instruction_with_input": "x", "output": "y"}]),
+        ("id", 7),
+    ],
+)
+def test_every_column_decides_something_or_is_named(name, column, value):
+    row, record = FORMATS[name], RECORD[name]
+    if column in row.columns:
+        return
+    without, record = row.convert({c: v for c, v in record.items() if c != column}), record | {column: value}
+    try:
+        made = row.convert(record)
+    except SkipRow:
+        made = None
+    rows = made if isinstance(made, list) else [made]
+    changed = made != without
+    if made is not None:
+        is_conversation = any("messages" in one for one in rows)
+        assert (column in row.unused(record, is_conversation)) != (changed or column in row.uses)
+    assert changed or column in row.unused(record, any("messages" in one for one in rows)) or column in row.uses
+
+
+@pytest.mark.parametrize("nothing", [None, "", " ", [], {}])
+def test_empty_columns_are_not_named(nothing):
+    assert FORMATS["messages"].unused(RECORD["messages"] | {"id": nothing}, True) == []
+    assert FORMATS["alpaca"].unused(RECORD["alpaca"] | {"id": nothing}, False) == []
+
+
 # Super-NaturalInstructions
 
 
@@ -329,23 +524,23 @@ def test_task_without_positive_examples(examples):
 @pytest.mark.parametrize(
     ("name", "change", "reason"),
     [
-        ("alpaca", {"output": ...}, "column 'output' is missing"),
+        ("alpaca", {"output": ...}, "column 'output' is missing or null"),
         ("alpaca", {"input": 3}, "column 'input' holds a number, not a text"),
-        ("alpaca", {"instruction": None}, "column 'instruction' holds null"),
+        ("alpaca", {"instruction": None}, "column 'instruction' is missing or null"),
         ("alpaca", {"output": []}, "column 'output' holds an empty list"),
         ("alpaca", {"output": ["3", 3]}, "column 'output' holds a number, not a text"),
         ("dolly", {"context": ["c"]}, "column 'context' holds a list, not a text"),
-        ("dolly", {"response": None}, "column 'response' holds null"),
-        ("input-output", {"input": None}, "column 'input' holds null"),
+        ("dolly", {"response": None}, "column 'response' is missing or null"),
+        ("input-output", {"input": None}, "column 'input' is missing or null"),
         ("input-output", {"output": ["o"]}, "column 'output' holds a list, not a text"),
         ("self-instruct", {"completion": 0.5}, "column 'completion' holds a number, not a text"),
         ("self-instruct", {"completion": True}, "column 'completion' holds true or false, not a text"),
         ("prompt-target", {"target": {}}, "column 'target' holds an object, not a text"),
-        ("flan", {"targets": ...}, "column 'targets' is missing"),
-        ("question-answer", {"question": ...}, "column 'question' is missing"),
-        ("hh-rlhf", {"chosen": None}, "column 'chosen' holds null"),
+        ("flan", {"targets": ...}, "column 'targets' is missing or null"),
+        ("question-answer", {"question": ...}, "column 'question' is missing or null"),
+        ("hh-rlhf", {"chosen": None}, "column 'chosen' is missing or null"),
         ("oasst1", {"text": "ab\ud83d"}, "column 'text' holds half of a character (\\ud800 to \\udfff alone)"),
-        ("text", {"text": ...}, "column 'text' is missing"),
+        ("text", {"text": ...}, "column 'text' is missing or null"),
         ("chip2", {"text": "<human>: hi"}, "not exactly one answer that starts with '\\n<bot>: '"),
         (
             "chip2",
@@ -355,17 +550,17 @@ def test_task_without_positive_examples(examples):
         ("unnatural-instructions", {"instances": "none"}, "column 'instances' holds a text, not a list"),
         ("unnatural-instructions", {"instances": []}, "column 'instances' holds an empty list"),
         ("unnatural-instructions-full", {"reformulations": "x"}, "column 'reformulations' holds a text, not a list"),
-        ("seed-tasks", {"instruction": ...}, "column 'instruction' is missing"),
-        ("sharegpt", {"conversations": None}, "column 'conversations' holds null"),
+        ("seed-tasks", {"instruction": ...}, "column 'instruction' is missing or null"),
+        ("sharegpt", {"conversations": None}, "column 'conversations' is missing or null"),
         ("messages", {"messages": [{"role": "user", "content": "hi"}]}, "no assistant turn"),
         ("super-natural-instructions", {"Definition": []}, "column 'Definition' holds an empty list"),
-        ("super-natural-instructions", {"Instances": None}, "column 'Instances' holds null"),
+        ("super-natural-instructions", {"Instances": None}, "column 'Instances' is missing or null"),
         (
             "super-natural-instructions",
             {"Positive Examples": "-"},
             "column 'Positive Examples' holds a text, not a list",
         ),
-        ("super-natural-instructions", {"Positive Examples": [{}]}, "'input' of a positive example is missing"),
+        ("super-natural-instructions", {"Positive Examples": [{}]}, "'input' of a positive example is missing or null"),
         ("natural-instructions", {"definition": 1}, "column 'definition' holds a number, not a text"),
     ],
 )
@@ -395,8 +590,8 @@ def test_one_bad_instance_does_not_lose_the_others(name, column, prompt, good):
     assert made[0] == made[-1] and made[0]["output"] == good["output"]
     assert made[1:-1] == [
         "an instance is a number, not an object",
-        "'output' of an instance is missing",
-        "'output' of an instance holds null",
+        "'output' of an instance is missing or null",
+        "'output' of an instance is missing or null",
         f"{prompt!r} of an instance holds a number, not a text",
     ]
 
@@ -440,7 +635,7 @@ def test_a_bad_reformulation_is_named_as_one():
     record = RECORD["unnatural-instructions-full"] | {"reformulations": [{"output": "o"}]}
     assert shown(FORMATS["unnatural-instructions-full"].convert(record)) == [
         {"input": "Add 1 2.", "output": "3"},
-        "'instruction_with_input' of a reformulation is missing",
+        "'instruction_with_input' of a reformulation is missing or null",
     ]
 
 
@@ -468,7 +663,7 @@ def test_only_a_stop_token_at_the_end_goes():
         ({"topic": "t", "instruction": "i", "input": "", "output": "o", "prompt": "p"}, "alpaca"),
         ({"instruction": "i", "output": ["o"]}, "alpaca"),
         ({"input": "i", "output": "o", "prompt": "p", "text": "t"}, "input-output"),
-        ({"chosen": "a", "rejected": "b", "prompt": "p"}, "hh-rlhf"),
+        ({"chosen": "a", "rejected": "b", "prompt": "p"}, "preference"),
         ({"text": "### Human: hi### Assistant: x", "meta": {}}, "oasst1"),
         ({"text": " <human>: hi"}, "text"),
         ({"text": None}, "text"),
@@ -630,7 +825,7 @@ def test_predictions_are_not_taken_for_answers(shared_data):
 def test_a_question_has_an_empty_answer(record, name, prompt):
     row = detect_format(record, questions=True)
     assert row.name == name
-    assert row.convert(as_question(record, row)) == {"input": prompt, "output": ""}
+    assert published(row.convert(as_question(record, row))) == {"input": prompt, "output": ""}
 
 
 def test_a_conversation_that_waits_for_its_answer():

@@ -91,6 +91,31 @@ def test_lines_and_metrics(collator, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(
+    ("written", "prediction", "stopped"),
+    [
+        ("It is so.<|im_end|>", "It is so.", True),
+        ("It is so. <|im_end|>\n<|im_start|>user\nWhy?<|im_end|>|", "It is so.", True),
+        ("<|im_end|>|", "", True),
+        ("It is <|im_en", "It is <|im_en", False),
+        ("It is so.|", "It is so.", True),
+    ],
+)
+def test_a_mark_that_is_text_ends_a_prediction_and_is_no_part_of_it(collator, written, prediction, stopped):
+    """To a vocabulary without <|im_end|> it is letters, which decoding does not leave out."""
+    collator.text_mark = ("<|im_end|>", "<|im_end|>")
+    row = {"input": "Is it?", "output": "It is so.", "messages": "[]"}
+    [line], metrics = score_generated([row | {"fields": "{}"}], ids_of(collator.tokenizer, written), collator, [1])
+    assert (line["prediction"], line["prediction_stopped"]) == (prediction, stopped)
+    assert line["prediction_with_input"].rstrip() == f"Is it?{prediction}".rstrip()
+    assert metrics["predict_exact_match"] == (prediction == row["output"])
+    # A pair has no mark, whatever stands in its answer.
+    [line], _ = score_generated(
+        [row | {"messages": None, "fields": "{}"}], ids_of(collator.tokenizer, written), collator, [1]
+    )
+    assert line["prediction"] == written.rstrip("|")
+
+
 def test_metrics_are_the_same_with_and_without_a_file_and_from_the_file(collator, tmp_path, capsys):
     rows = [{"input": "What is it? ", "output": "It is so."}, {"input": "And?", "output": "no, it is"}]
     generated = ids_of(collator.tokenizer, "It is so.|", "it is")
@@ -309,7 +334,11 @@ GOOD = {"prediction": "a", "output": "a"}
 @pytest.mark.parametrize(
     "lines, flags, said",
     [
-        ([{"answer": "a"}], [], "line 1: column 'prediction' is missing\nfields there: answer; --prediction FIELD"),
+        (
+            [{"answer": "a"}],
+            [],
+            "line 1: column 'prediction' is missing or null\nfields there: answer; --prediction FIELD",
+        ),
         ([GOOD, {"prediction": 3}], [], "line 2: column 'prediction' holds a number, not a text"),
         ([GOOD, {"prediction": "a", "output": ["a"]}], [], "line 2: column 'output' holds a list, not a text"),
         ([GOOD | {"prediction_tokens": "many"}], [], "prediction_tokens' holds 'many'; a whole number is allowed, or"),

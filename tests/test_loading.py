@@ -320,7 +320,7 @@ def test_the_same_file_for_training_and_evaluation_has_two_accounts(tiny_tokeniz
 
 
 def test_a_template_without_conversations_is_said(tiny_tokenizer, file, capsys):
-    make_data_module(tiny_tokenizer, flags(file, chat_template="default"))
+    make_data_module(tiny_tokenizer, flags(file, chat_template="default", prompt_format="alpaca"))
     assert "--chat_template default has no effect: no row is a conversation" in capsys.readouterr().out
 
 

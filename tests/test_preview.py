@@ -101,7 +101,7 @@ def test_a_character_of_several_tokens_stays_whole(shared_data):
 
 def test_the_space_that_sentencepiece_keeps_in_a_token_is_shown(shared_data):
     tokenizer = real_tokenizer(shared_data, "llama-2-hf")
-    row = row_of(tokenizer, "### Response:", "Paris")
+    row = row_of(tokenizer, "### Response:", " Paris")
     assert show_row(row, tokenizer, colour=False) == "<s>·1· ### Response:⟦ Paris</s>·2·⟧"
 
 

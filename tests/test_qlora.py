@@ -36,7 +36,7 @@ def test_a_whole_run_leaves_what_it_says(make_base, command, tmp_path, capsys):
     assert "24 kept = 20 train + 4 held out" in printed and "summary" in printed
     assert f"{metrics['eval_loss']:.4f}" in printed
     card = (out / "README.md").read_text()
-    assert "base_model: " in card and "--do_predict" in card and "[More Information Needed]" not in card
+    assert "library_name: peft" in card and "--do_predict" in card and "[More Information Needed]" not in card
     assert (out / "adapter_model.safetensors").stat().st_mode & 0o777 == (out / "tokenizer.json").stat().st_mode & 0o777
 
 

@@ -68,6 +68,8 @@ def test_rows_hold_texts_place_and_the_other_fields(source, cache):
         2,
         {"an empty answer": [2, 5], "column 'output' holds a number, not a text": [3]},
         ["input", "output", "id", "note"],
+        {"id": 2, "note": 2},
+        prompts=2,
     )
     assert account.made == account.records == account.kept + 3
 
@@ -107,6 +109,41 @@ def test_conversations_keep_their_turns_and_show_the_last_exchange(tmp_path, cac
     assert [message["supervised"] for message in messages] == [False, True, False, False, False]
     assert fields_of(rows[0]) == record | {"input": "q1", "output": "a1"}
     assert account.dropped == {"an empty answer": [2]}
+
+
+def test_thoughts_stay_with_their_turns(tmp_path, cache):
+    thought = {"role": "assistant", "reasoning_content": "Twice 2."}
+    turns = [{"role": "user", "content": "2 + 2?"}, thought | {"content": "4"}]
+    records = [{"messages": turns}, {"messages": [turns[0], thought | {"content": " "}]}]
+    records += [{"messages": [turns[0], thought | {"content": ""}, *turns]}]
+    rows, account = format_source(write(tmp_path / "my.jsonl", records), None, cache)
+    assert fields_of(rows[0]) == {
+        "messages": [turns[0], {"role": "assistant", "content": "4", "reasoning": "Twice 2."}],
+        **{"input": "2 + 2?", "output": "4"},
+    }
+    assert account.dropped == {"an answer that is only a thought": [2]}
+    assert [turn["supervised"] for turn in json.loads(rows[1]["messages"])] == [False, False, False, True]
+
+
+def test_what_decides_nothing_is_counted_by_record(tmp_path, cache):
+    chat = [{"role": "user", "content": "q", "name": "A"}, {"role": "assistant", "content": "a", "name": "B"}]
+    records = [
+        {"messages": chat, "id": 0, "tags": [], "\x1b[31m": 1},
+        {"messages": chat[:1], "id": 1},  # no answer, so nothing was made of it
+        {"messages": [chat[0], chat[1] | {"name": None}], "id": 2, "tools": [{}], "label": True},
+        {"messages": [{**turn, "name": " "} for turn in chat], "id": None},
+    ]
+    _, account = format_source(write(tmp_path / "my.jsonl", records), None, cache)
+    assert account.unused == {"id": 2, "\\x1b[31m": 1, "messages[].name": 2}
+
+
+def test_a_record_nested_deeper_than_python_goes_is_dropped(tmp_path, cache):
+    path = tmp_path / "my.jsonl"
+    deep = '{"input": "q", "output": "a", "x": ' + "[" * 900 + "]" * 900 + "}\n"
+    path.write_text(deep + json.dumps(RECORDS[0]) + "\n", encoding="utf-8")
+    rows, account = format_source(open_file(str(path)), None, cache)
+    assert rows["place"][:] == [2]
+    assert account.dropped == {"lists and objects in one another are nested too deep": [1]}
 
 
 def test_only_plain_texts_are_split(tmp_path, cache):
@@ -281,6 +318,24 @@ def test_questions_are_kept_only_to_be_predicted(tmp_path, cache):
     assert [row["output"] for row in rows] == ["", "3"]
     assert "output" not in fields_of(rows[0]) and fields_of(rows[1])["output"] == "3"
     assert account.dropped == {"column 'instruction' holds a number, not a text": [3]}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": [{"role": "user", "content": "so"}]},  # TRL's prompts alone
+        {"prompt": "so", "completion": None, "system": "Be short."},
+        {"instruction": "so", "history": [["hi", "ho"]]},
+    ],
+)
+def test_questions_that_are_conversations(tmp_path, cache, record):
+    rows, _ = format_source(write(tmp_path / "questions.jsonl", [record]), None, cache, questions=True)
+    last = json.loads(rows[0]["messages"])[-1]
+    assert (rows[0]["input"], rows[0]["output"], last) == (
+        *("so", ""),
+        {"role": "assistant", "content": "", "supervised": True},
+    )
+    assert [turn["role"] for turn in fields_of(rows[0])["messages"]][-1] == "user"
 
 
 def test_conversation_that_waits_for_an_answer(tmp_path, cache):

@@ -27,7 +27,7 @@ def rendered(tiny_tokenizer):
     def render(template, *pairs, silent=(), tools=None):
         choose_template(tiny_tokenizer, template if template == "default" else str(TEMPLATES / f"{template}.jinja"))
         text, spans = ChatRenderer(tiny_tokenizer).render(turns(*pairs, silent=silent), tools)
-        return text, [text[start:end] for start, end in spans]
+        return text, [text[start:end] for start, end, *_ in spans]
 
     return render
 
@@ -125,6 +125,106 @@ def test_default_template_shows_tools_and_their_results(rendered):
     assert answers == [" add 1</s>", " Hello.</s>"]
 
 
+# What closes an answer
+
+ROLE = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor %}"
+# Each kind of template, the marks that close its answers, and the supervised parts of HI, HELLO, WHY, BECAUSE.
+CLOSINGS = {
+    "one for the last answer and one for others, as gpt-oss": (
+        "<|start|>system<|message|>You are it.<|end|>{% for m in messages %}{{ '<|start|>' + m.role + '<|message|>' +"
+        " m.content + ('<|return|>' if loop.last and m.role == 'assistant' and not add_generation_prompt else"
+        " '<|end|>') }}{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}",
+        ["<|message|>Hello.<|end|>", "<|message|>Because 🙂 因为.<|return|>"],
+    ),
+    "the header of another turn behind the last, as Command A": (
+        "<|turn|><|system|>Be it.<|end|>{% for m in messages %}{{ '<|turn|><|user|>' + m.content + '<|end|><|turn|>"
+        "<|bot|>' if m.role == 'user' else '<|open|>' + m.content + '<|close|><|end|>' }}{% endfor %}"
+        "{% if messages[-1].role == 'assistant' %}<|turn|><|bot|>{% endif %}"
+        "{% if add_generation_prompt %}<|open|>{% endif %}",
+        ["Hello.<|close|><|end|>", "Because 🙂 因为.<|close|><|end|>"],
+    ),
+    "none but that which opens the next turn, as GLM-4": (
+        "[gMASK]<sop>{% for m in messages %}{{ '<|' + m.role + '|>\\n' + m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}",
+        ["\nHello.<|user|>", "\nBecause 🙂 因为."],
+    ),
+    "for answers that a turn follows alone, as Apertus": (
+        "{{ bos_token }}<|dev|>it<|dev_end|>{% for m in messages %}{{ '<|' + m.role + '|>' + m.content }}"
+        "{{ '<|' + m.role + '_end|>' if not loop.last or m.role == 'user' }}{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}",
+        ["Hello.<|assistant_end|>", "Because 🙂 因为."],
+    ),
+    "a text": (
+        "{% for m in messages %}{{ '### ' + m.role + ':\\n' + m.content + '\\n### End\\n\\n' }}{% endfor %}"
+        "{{ '### assistant:\\n' if add_generation_prompt }}",
+        ["Hello.\n### End", "Because 🙂 因为.\n### End"],
+    ),
+    "none at all": (
+        "A chat.\n{% for m in messages %}{{ m.role + ': ' + m.content + '\\n\\n' }}{% endfor %}"
+        "{{ 'assistant:' if add_generation_prompt }}",
+        [" Hello.", " Because 🙂 因为."],
+    ),
+    "the role's own mark after a system turn that is always there, as EXAONE": (
+        "[|system|]it[|end|]\n{% for m in messages %}{{ '[|' + m.role + '|]' + m.content + '[|end|]\\n' }}{% endfor %}"
+        "{{ '[|assistant|]' if add_generation_prompt }}",
+        ["Hello.[|end|]", "Because 🙂 因为.[|end|]"],
+    ),
+}
+
+
+def plainly(tokenizer, template, *pairs, **fields):
+    """The text of turns in a template, and its supervised answers."""
+    tokenizer.chat_template = template
+    text, answers = ChatRenderer(tokenizer).render(
+        [turn | fields.get(turn["role"], {}) for turn in turns(*pairs)], None
+    )
+    return text, answers
+
+
+@pytest.mark.parametrize("kind", CLOSINGS)
+def test_an_answer_ends_with_what_closes_it(tiny_tokenizer, kind):
+    template, shown = CLOSINGS[kind]
+    text, answers = plainly(tiny_tokenizer, template, HI, HELLO, WHY, BECAUSE)
+    assert [text[answer.start : answer.end] for answer in answers] == shown
+    # An answer that nothing closes is known as one; EOS will stand behind the last.
+    assert answers[0].closed == (shown[0].strip() != "Hello.")
+
+
+# Where an answer starts
+
+
+@pytest.mark.parametrize(
+    ("opening", "generation", "start", "rest"),
+    [
+        ("", "<think>\n", "", "<think>\n"),  # DeepSeek R1 opens a thought, which answers of the past do not have
+        ("", "<|channel>thought\n<channel|>", "", "<|channel>thought\n<channel|>"),  # Gemma 4: an empty one
+        ("</think>", "<think>", "</think>", "<think>"),
+        ("<|text|>", "<|think|>", "<|text|>", "<|think|>"),
+        ("", "\n\n", "\n", None),  # white space alone is no other prompt
+        (" ", "", " ", None),
+        ("<think></think>", "<think>\n", "</think>", None),
+    ],
+)
+def test_an_answer_starts_where_generation_does_or_at_itself(tiny_tokenizer, opening, generation, start, rest):
+    """Templates whose prompt is not what stands before an answer; nothing of another turn is learned, nor a header."""
+    template = ROLE.replace("m.content", f"({opening!r} if m.role == 'assistant' else '') + m.content")
+    template += (
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n"
+        + generation.replace("\n", "\\n")
+        + "' }}{% endif %}"
+    )
+    text, answers = plainly(tiny_tokenizer, template, SYSTEM, HI, HELLO, WHY, BECAUSE)
+    assert [text[answer.start : answer.end] for answer in answers] == [
+        f"{start}Hello.<|im_end|>",
+        f"{start}Because 🙂 因为.<|im_end|>",
+    ]
+    before = [{"role": role, "content": content} for role, content in (SYSTEM, HI, HELLO, WHY)]
+    prompt = tiny_tokenizer.apply_chat_template(before, tokenize=False, add_generation_prompt=True)
+    assert (answers[1].prompt or text[: answers[1].start]) == prompt
+    unlike = ChatRenderer(tiny_tokenizer).unlike_prompt()
+    assert (unlike and unlike[0]) == rest
+
+
 # Templates that show an answer in another way
 
 
@@ -150,18 +250,23 @@ def test_thoughts_before_a_tool_are_shown_until_the_next_question(rendered):
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
-        ("{{ messages[-1].content | upper }}{{ eos_token }}", "shows what is before the last answer differently"),
+        (
+            "{{ messages[-1].content | upper }}{{ eos_token }}",
+            r"does not show an answer as it is \(such as 'Hello.', shown as ''\)",
+        ),
         ("{% for m in messages %}{{ m.content | upper }}#{% endfor %}", "does not show an answer as it is"),
-        ("{% for m in messages %}{{ m.content[:4] }}#{% endfor %}", "does not show an answer as it is"),
+        (
+            "{% for m in messages %}{{ m.content[:4] }}#{% endfor %}",
+            "does not show an answer as it is",
+        ),
         (
             "{% for m in messages %}{{ m.role }}{{ m.content if m.role == 'user' }}#{% endfor %}",
             "does not show an answ",
         ),
         (
-            "{{ 'x' if add_generation_prompt }}{% for m in messages %}{{ m.content }}{% endfor %}",
-            "differently from a pr",
+            "\n{{ messages[0].absent.field }}",
+            r"refuses it: 'dict object' has no attribute 'absent' \(line 2 of the template\)",
         ),
-        ("{{ messages[0].absent.field }}", "refuses it: 'dict object' has no attribute 'absent'"),
         ("{{ messages[0].content + 1 }}", "refuses it: "),
     ],
 )
@@ -169,6 +274,79 @@ def test_templates_that_cannot_be_trusted_drop_the_row_with_the_reason(tiny_toke
     tiny_tokenizer.chat_template = template
     with pytest.raises(SkipRow, match=reason):
         ChatRenderer(tiny_tokenizer).render(turns(HI, HELLO), None)
+
+
+SHOWS_THOUGHTS = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' and FIELD and loop.last %}"
+    "{{ '<think>\\n' + FIELD + '\\n</think>\\n\\n' }}{% endif %}{{ m.content + '<|im_end|>\\n' }}{% endfor %}"
+    "{{ '<|im_start|>assistant\\n' if add_generation_prompt }}"
+)
+
+
+@pytest.mark.parametrize("field", ["m.reasoning_content", "m.thinking", "m.reasoning"])
+@pytest.mark.parametrize("generation", ["", "<think>\\n", "<think>\\n\\n</think>\\n\\n"])
+def test_a_thought_is_learned_with_its_answer_where_the_template_shows_it(tiny_tokenizer, field, generation):
+    template = SHOWS_THOUGHTS.replace("FIELD", field).replace("assistant\\n' if", f"assistant\\n{generation}' if")
+    thought = {"assistant": {"reasoning": "I think."}}
+    text, (first, last) = plainly(tiny_tokenizer, template, HI, HELLO, WHY, BECAUSE, **thought)
+    assert text[first.start : first.end] == "Hello.<|im_end|>" and first.hidden_thought
+    start = "<think>\n" if not generation else ""  # the prompt may have opened it
+    assert text[last.start : last.end].lstrip() in (
+        f"{start}I think.\n</think>\n\nBecause 🙂 因为.<|im_end|>",
+        "<think>\nI think.\n</think>\n\nBecause 🙂 因为.<|im_end|>",
+    )
+    assert not last.hidden_thought
+    # The prompt is cut off by where it parts from the text: never inside of the thought.
+    assert "I think" not in text[: last.start]
+
+
+def test_a_thought_that_the_template_leaves_out_is_known(tiny_tokenizer):
+    thought = {"assistant": {"reasoning": "I think."}}
+    template = ROLE + "{{ '<|im_start|>assistant\n' if add_generation_prompt }}"
+    text, answers = plainly(tiny_tokenizer, template, HI, HELLO, **thought)
+    assert [answer.hidden_thought for answer in answers] == [True] and "I think" not in text
+    inline = ("assistant", THOUGHT + "Hello.")
+    without = template.replace("m.content", "m.content.split('</think>')[-1]")
+    _, answers = plainly(tiny_tokenizer, without, HI, inline)
+    assert [answer.hidden_thought for answer in answers] == [True]
+    _, answers = plainly(tiny_tokenizer, template, HI, inline)
+    assert [answer.hidden_thought for answer in answers] == [False]
+
+
+def published(shared_data):
+    """The published templates that have a twin with {% generation %} marks."""
+    folder = shared_data / "chat-templates"
+    return {
+        path.stem.removesuffix("_training"): (folder / f"{path.stem.removesuffix('_training')}.jinja", path)
+        for path in sorted(folder.glob("*_training.jinja"))
+    }
+
+
+def test_published_templates_supervise_what_their_twins_for_training_do(tiny_tokenizer, shared_data):
+    """A twin may count the header or an opening or empty thought too, and parts as several; GLM's adds a mark."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    for name, (template, twin) in published(shared_data).items():
+        for pairs in ([HI, HELLO], [HI, HELLO, WHY, BECAUSE], [SYSTEM, HI, HELLO, WHY, BECAUSE]):
+            messages = [{"role": role, "content": content} for role, content in pairs]
+            try:
+                text, answers = plainly(tiny_tokenizer, template.read_text(encoding="utf-8"), *pairs)
+            except SkipRow as skip:
+                assert (name, str(skip)) == ("gemma", REFUSED_BY_GEMMA)
+                continue
+            [[marked], [spans]] = render_jinja_template(
+                [messages], chat_template=twin.read_text(encoding="utf-8"), return_assistant_tokens_mask=True, **special
+            )
+            theirs = "".join("".join(marked[start:end].split()) for start, end in spans)
+            for answer in answers:
+                ours = "".join(text[answer.start : answer.end].split())
+                assert ours in theirs, name
+                theirs = theirs.partition(ours)[2]  # each once, in order
+            assert theirs in ("", "<|user|>" if name == "glm4moe" else ""), name
+
+
+REFUSED_BY_GEMMA = "the chat template refuses it: System role not supported (line 1 of the template)"
 
 
 def test_a_template_that_hides_where_an_answer_stands_is_not_trusted(tiny_tokenizer):
@@ -182,9 +360,9 @@ def test_two_templates_in_one_tokenizer(tiny_tokenizer):
     tiny_tokenizer.chat_template = {"default": plain, "tool_use": "T" + plain.replace("<end>", "<stop>")}
     assert choose_template(tiny_tokenizer, None) == "the tokenizer's own"
     renderer = ChatRenderer(tiny_tokenizer)
-    text, [(start, end)] = renderer.render(turns(HI, HELLO), None)
+    text, [(start, end, *_)] = renderer.render(turns(HI, HELLO), None)
     assert text[start:end] == "Hello.<end>"
-    text, [(start, end)] = renderer.render(turns(HI, HELLO), [{"name": "add"}])
+    text, [(start, end, *_)] = renderer.render(turns(HI, HELLO), [{"name": "add"}])
     assert (text[0], text[start:end]) == ("T", "Hello.<stop>")
     tiny_tokenizer.chat_template = {"other": plain}
     with pytest.raises(SkipRow, match="refuses it: "):
@@ -196,10 +374,12 @@ def test_a_usual_turn_is_rendered_once_for_the_text_and_once_for_its_prompt(tiny
     renderer, calls = ChatRenderer(tiny_tokenizer), []
     original = ChatRenderer._apply
     monkeypatch.setattr(ChatRenderer, "_apply", lambda self, *a, **k: calls.append(a) or original(self, *a, **k))
+    renderer.closing()  # what closes answers is found once
+    calls.clear()
     renderer.render(turns(HI, HELLO, WHY, BECAUSE), None)
-    assert len(calls) == 3 + 1  # and the mark, once
+    assert len(calls) == 1 + 2
     renderer.render(turns(HI, HELLO), None)
-    assert len(calls) == 4 + 2
+    assert len(calls) == 3 + 2
 
 
 # The choice

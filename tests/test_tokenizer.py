@@ -2,17 +2,20 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import tiny_config
 from rounding import ROUNDING, ROUNDING_BF16, assert_near
 
-from training.model import get_accelerate_model
+import qlora
+from training.model import get_accelerate_model, get_tokenizer
 from training.tokenizer import (
     align_model_with_tokenizer,
     pad_token_for,
     repair_special_tokens,
+    restore_settings,
     smart_tokenizer_and_embedding_resize,
 )
 
@@ -173,6 +176,101 @@ def test_generation_keeps_every_end_of_text(tiny_tokenizer):
     align_model_with_tokenizer(model, tiny_tokenizer)
     assert model.generation_config.eos_token_id == 1
     assert (model.config.pad_token_id, model.generation_config.pad_token_id, model.config.bos_token_id) == (3, 3, 0)
+
+
+# ---- What is saved -------------------------------------------------------------------------------------------------
+
+SAVED = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+CUT = {"direction": "Right", "max_length": 50, "strategy": "LongestFirst", "stride": 0}
+PADDED = {
+    "strategy": {"Fixed": 60}, "direction": "Left", "pad_to_multiple_of": None, "pad_id": 3, "pad_type_id": 0,
+    "pad_token": "<pad>",
+}  # fmt: skip
+
+
+def differences(first: Path, second: Path) -> dict:
+    """Name in a file → (value of the first, of the second), where they differ; a whole file that one lacks."""
+    differing = {}
+    for file in SAVED:
+        texts = [
+            (folder / file).read_text(encoding="utf-8") if (folder / file).is_file() else ""
+            for folder in (first, second)
+        ]
+        if file.endswith(".json") and all(texts):
+            old, new = map(json.loads, texts)
+            names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+            differing |= {name: (old.get(name), new.get(name)) for name in names}
+        elif texts[0] != texts[1]:
+            differing[file] = tuple(texts)
+    return differing
+
+
+def plainly_saved(base: Path, folder: Path) -> Path:
+    """What transformers itself makes of a tokenizer that is loaded and saved."""
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+def test_a_run_saves_the_settings_of_the_base(make_base, command, tmp_path):
+    """Sides, limits, and what tokenizer.json says of cutting and padding, all of which training does otherwise."""
+    base = tmp_path / "base"
+    shutil.copytree(make_base(), base)
+    for name, changes in {
+        "tokenizer.json": {"truncation": CUT, "padding": PADDED},
+        "tokenizer_config.json": {"padding_side": "left", "truncation_side": "left", "model_max_length": 77},
+    }.items():
+        settings = json.loads((base / name).read_text(encoding="utf-8"))
+        (base / name).write_text(json.dumps(settings | changes), encoding="utf-8")
+    assert qlora.main(command(base, "--bits", "32", "--max_steps", "2", "--save_steps", "1", "--do_predict")) == 0
+    plain = plainly_saved(base, tmp_path / "plain")
+    assert json.loads((plain / "tokenizer.json").read_text())["truncation"] == CUT
+    for folder in ("out", "out/checkpoint-1", "out/checkpoint-2"):
+        assert differences(plain, tmp_path / folder) == {}
+    shutil.rmtree(tmp_path / "out/checkpoint-2")
+    (tmp_path / "out/completed").unlink()
+    assert qlora.main(command(base, "--bits", "32", "--max_steps", "2", "--save_steps", "1")) == 0  # from a checkpoint
+    assert differences(plain, tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize("folder", REAL)
+def test_real_tokenizers_are_saved_with_a_pad_token_and_else_as_they_are(shared_data, make_args, tmp_path, folder):
+    from transformers import AutoTokenizer
+
+    base = tmp_path / "base"
+    shutil.copytree(shared_data / folder, base, copy_function=shutil.copyfile)
+    base.chmod(0o755)
+    if not (base / "config.json").is_file():
+        config_of(base).save_pretrained(base)
+    argv = ["--model_name_or_path", str(base), "--use_cpu", "--source_max_len", "64"]
+    tokenizer = get_tokenizer(make_args(argv)[0], None)
+    texts = ["Hi there", " 3", f"a{tokenizer.eos_token}b"]
+    encoded = tokenizer(texts, padding=True, truncation=True, max_length=3).input_ids
+    restore_settings(tokenizer)
+    tokenizer.save_pretrained(tmp_path / "saved")
+    changed = differences(plainly_saved(base, tmp_path / "plain"), tmp_path / "saved")
+    added = {"pad_token"} if REAL[folder][0] != "[PAD]" else {"pad_token", "added_tokens"}
+    assert changed.keys() - {"legacy"} <= added
+    again = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert again(texts, padding=True, truncation=True, max_length=3).input_ids == encoded
+    assert again.padding_side == AutoTokenizer.from_pretrained(base).padding_side
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_what_follows_a_special_token_stays(shared_data, make_args, tmp_path, legacy):
+    """LLaMA's `legacy` puts a space behind each; transformers alone forgets it when it saves."""
+    from transformers import AutoTokenizer
+
+    base = tmp_path / "base"
+    shutil.copytree(shared_data / "tokenizers/llama-2-hf", base, copy_function=shutil.copyfile)
+    base.chmod(0o755)
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps(settings | {"legacy": legacy}))
+    tokenizer = get_tokenizer(make_args(["--model_name_or_path", str(base), "--use_cpu"])[0], None)
+    tokenizer.save_pretrained(tmp_path / "saved")
+    for each in (tokenizer, AutoTokenizer.from_pretrained(tmp_path / "saved")):
+        assert each.tokenize("<s>Hi") == ["<s>", "▁Hi" if legacy else "Hi"]
 
 
 # ---- Growing -------------------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def test_supervised_tokens_are_the_answers_and_their_ends(name, request):
         (row,) = encode(made, turns(*CHAT))
         answers = [tokenizer.decode(run, clean_up_tokenization_spaces=False) for run in runs(row)]
         assert [answer.removesuffix(tokenizer.eos_token).strip() for answer in answers] == [
-            text[start:end].removesuffix(tokenizer.eos_token).strip() for start, end in spans
+            text[start:end].removesuffix(tokenizer.eos_token).strip() for start, end, *_ in spans
         ], template
         assert [answer.count("It is 4.") for answer in answers] == [1, 0]
         assert row["labels"][-1] == row["input_ids"][-1] == tokenizer.eos_token_id
@@ -230,7 +230,7 @@ def test_cut_conversations_keep_eos_and_whole_counts(tiny_tokenizer, template, t
 def test_a_conversation_that_cannot_be_used_is_dropped_with_the_reason(tiny_tokenizer):
     made = encoder(tiny_tokenizer, 10, 10, template="gemma-2")
     rows = encode(made, turns(("system", "s"), *CHAT), turns(("user", "Why? " * 30), *CHAT[1:2]), turns(*CHAT[:2]))
-    assert rows[0]["dropped"] == "the chat template refuses it: System role not supported"
+    assert rows[0]["dropped"] == "the chat template refuses it: System role not supported (line 2 of the template)"
     assert [row["dropped"] for row in rows[1:]] == [NO_ANSWER, NO_ANSWER]
     assert [row["labels"] for row in rows] == [[], [], []]
 
@@ -257,6 +257,40 @@ def test_a_tokenizer_that_cannot_tell_places_is_refused(tiny_tokenizer, monkeypa
 
 
 # Pairs and texts
+
+PAIRS_AT_A_BORDER = [
+    ("1 + 2 =", " 3"),
+    ("1 + 2 =", "3"),
+    ("### Response: ", "The answer is 3."),
+    ("### Response:", "Paris"),
+    ("Question: hi\nAnswer: ", "  two spaces"),
+    ("a\n", "\n\nb"),
+    ("日本", "語 🙂"),
+    ("foo", "bar"),
+    ("", "Once upon a time"),
+]
+
+
+@pytest.mark.parametrize("name", ["tiny", *REAL_TOKENIZERS])
+def test_a_pair_decodes_to_its_source_and_target(name, request):
+    """SentencePiece puts a space before every text; one of its own between source and target is nobody's."""
+    tokenizer = request.getfixturevalue("tiny_tokenizer" if name == "tiny" else "tokenizers")
+    tokenizer = tokenizer if name == "tiny" else tokenizer(name)
+    made = encoder(tokenizer)
+    for (source, target), row in zip(PAIRS_AT_A_BORDER, encode(made, *PAIRS_AT_A_BORDER), strict=True):
+        without_bos = row["input_ids"][tokenizer.bos_token_id is not None : -1]
+        assert tokenizer.decode(without_bos, clean_up_tokenization_spaces=False) == source + target
+        # The prompt is what a server would send.
+        alone = tokenizer(source)["input_ids"] if source else []
+        assert row["input_ids"][: row["prompt_length"]][-len(alone) :] == alone or not source
+
+
+@pytest.mark.parametrize("name", ["llama-2-hf", "mistral-7b-v0.1"])
+def test_an_answer_behind_a_space_has_one(name, tokenizers):
+    """The prompt of `plain-turns` ends in a space, and its last token is that space."""
+    tokenizer = tokenizers(name)
+    (row,) = encode(encoder(tokenizer, template="plain-turns"), turns(*CHAT))
+    assert "  是" not in tokenizer.decode(row["input_ids"], clean_up_tokenization_spaces=False)
 
 
 def test_pairs_are_cut_counted_and_the_same_as_the_collators(tiny_tokenizer):

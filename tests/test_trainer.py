@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import transformers
-from conftest import ARCHITECTURES
+from conftest import ARCHITECTURES, REPOSITORY
 from rounding import DESCENT, ROUNDING, assert_near
 
 import qlora
@@ -292,6 +292,23 @@ def test_generation_stops_at_eos(make_base, make_args, command):
     trainer.generation.suppress_tokens = [t for t in range(len(trainer.processing_class)) if t != eos]
     written = trainer.generate_from(trainer._prepare_inputs(module["data_collator"](list(module["predict_dataset"]))))
     assert written.tolist() == [[eos]] * len(written)
+
+
+def test_generation_stops_at_the_mark_of_a_template_that_is_text(make_base, make_args, command, tmp_path, capsys):
+    """ChatML where the vocabulary has no <|im_end|>: here the model writes nothing but x."""
+    chat = tmp_path / "chat.jsonl"
+    turns = [{"role": "user", "content": "Is it?"}, {"role": "assistant", "content": "It is."}]
+    chat.write_text((json.dumps({"messages": turns}) + "\n") * 3, encoding="utf-8")
+    template = REPOSITORY / "tests" / "fixtures" / "templates" / "chatml.jinja"
+    flags = ["--do_predict", "--eval_dataset", str(chat), "--chat_template", str(template)]
+    trainer, module = make_trainer(make_args, command(make_base(), *flags))
+    assert "'<|im_end|>', which closes answers, is no special token" in capsys.readouterr().out
+    assert trainer.generation.stop_strings == ["<|im_end|>"]
+    x = trainer.processing_class.convert_tokens_to_ids("x")
+    trainer.generation.suppress_tokens = [t for t in range(len(trainer.processing_class)) if t != x]
+    trainer.generation.stop_strings = ["xx"]
+    written = trainer.generate_from(trainer._prepare_inputs(module["data_collator"](list(module["predict_dataset"]))))
+    assert written.tolist() == [[x, x]] * 3
 
 
 def test_evaluation_loss_is_weighted_by_tokens(make_base, make_args, command):

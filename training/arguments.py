@@ -108,6 +108,12 @@ class DataArguments:
         None,
         "Template for conversations: a Jinja file, or 'default'; unset: the tokenizer's own, else the default one.",
     )
+    prompt_format: str | None = option(
+        None,
+        "How rows of a question and an answer are laid out: alpaca (the published prompt of their format), chat (turns "
+        "of the chat template), plain (nothing added); unset: as the adapter was trained, else chat where the model "
+        "has a template and alpaca where it has none.",
+    )
     preview: int | None = option(
         None, "Show this many rows as the model will see them, supervised tokens marked, and stop."
     )
@@ -116,6 +122,7 @@ class DataArguments:
         counts = ("max_train_samples", "max_eval_samples", "source_max_len", "preview")
         require_range(self, "1 or more", lambda n: n >= 1, *counts)
         require_range(self, "2 or more (one token and the end)", lambda n: n >= 2, "target_max_len")
+        require_choice("prompt_format", self.prompt_format, (None, "alpaca", "chat", "plain"))
         size, rule = self.eval_dataset_size, "must be a whole number of rows, or a fraction between 0 and 1"
         require(0 < size < 1 or (size >= 1 and float(size).is_integer()), f"--eval_dataset_size {size:g}: {rule}.")
 

@@ -8,7 +8,17 @@ from typing import Any
 import torch
 
 from training.arguments import FailedRunError, RequestError
-from training.tokenizer import repair_special_tokens
+from training.model_files import (
+    cannot_load_model,
+    cannot_load_tokenizer,
+    convert_pickles,
+    directory_of,
+    error_text,
+    no_vocabulary_reason,
+    vocabulary_reason,
+)
+from training.sentencepiece_model import follow_model, model_file
+from training.tokenizer import keep_settings, repair_special_tokens
 
 LEARNED_POSITIONS = ("gpt2", "gpt_neo", "opt", "gpt_bigcode", "biogpt", "xglm", "openai-gpt", "codegen2")
 
@@ -30,36 +40,25 @@ def load_config(args: Any, weights: str) -> Any:
 
     path = Path(weights)
     if path.is_dir() and not (path / "config.json").is_file():
-        adapter = (path / "adapter_config.json").is_file()
-        kind = "it holds a LoRA adapter: give the base model that it belongs to" if adapter else "it has no config.json"
-        raise ModelError(f"--model_name_or_path {weights} is not a model: {kind}.")
-    if path.is_dir() and any(path.glob("*.bin")) and not any(path.glob("*.safetensors")):
+        raise ModelError(f"--model_name_or_path {weights} is not a model: {no_config_reason(path)}.")
+    if any(path.glob("pytorch_model*.bin")) and not any(path.glob("*.safetensors")):
         raise ModelError(
             f"--model_name_or_path {weights} holds its weights as pickles (*.bin), which can run any code and are not "
-            'read. If you trust them, convert them once: python -c "from transformers import AutoModelForCausalLM as '
-            f"M; M.from_pretrained('{weights}').save_pretrained('{weights}')\""
+            f"read. {convert_pickles(weights)}"
         )
     try:
         return AutoConfig.from_pretrained(weights, **hub_options(args))
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(cannot_load(weights, error)) from error
+    except Exception as error:  # each architecture checks its own settings, or trips over them
+        raise ModelError(cannot_load_model(weights, error, args.cache_dir)) from error
 
 
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(" :")
-
-
-def cannot_load(weights: str, error: Exception) -> str:
-    if "custom code" in str(error) or "trust_remote_code" in str(error):
-        advice = "Its code would run on this machine: read it, and add --trust_remote_code if you trust it."
-    elif Path(weights).is_dir():
-        advice = "It must hold a causal language model: config.json and whole, matching *.safetensors."
-    else:
-        advice = (
-            "Give a local directory with config.json and *.safetensors, or a name on the hub that is in the cache or "
-            "can be reached (gated models: --use_auth_token after `hf auth login`)."
-        )
-    return f"cannot load the base model {weights}: {first_line(error)}\n{advice}"
+def no_config_reason(directory: Path) -> str:
+    if (directory / "adapter_config.json").is_file():
+        return "it holds a LoRA adapter: give the base model that it belongs to"
+    below = [
+        path.parent for pattern in ("*/config.json", "snapshots/*/config.json") for path in directory.glob(pattern)
+    ]
+    return "it has no config.json" + (f"; there is one in {min(below)}" if below else "")
 
 
 def compute_dtype(args: Any) -> torch.dtype:
@@ -194,19 +193,21 @@ def settle_4bit_layers(model: Any, dtype: torch.dtype) -> None:
 
 
 def read_weights(args: Any, weights: str, **options: Any) -> Any:
-    """`from_pretrained`, where a weight that is missing is an error: it would be left random."""
-    from safetensors import SafetensorError
+    """`from_pretrained`, where a weight that is missing or of another shape is an error: it would be left random."""
     from transformers import AutoModelForCausalLM
 
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # which are then refused by name
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(weights, output_loading_info=True, **options)
+        model, info = AutoModelForCausalLM.from_pretrained(weights, **options)
     except torch.OutOfMemoryError as error:
         raise FailedRunError(
-            f"the GPU has too little memory for {weights} at {args.bits} bits: {first_line(error)}\n"
+            f"the GPU has too little memory for {weights} at {args.bits} bits: {error_text(error)}\n"
             "Try --bits 4, a smaller model, or a larger --max_memory_MB."
         ) from error
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ModelError(cannot_load(weights, error)) from error
+    except Exception as error:  # each architecture trips in its own way over a config or weights that are not its own
+        raise ModelError(cannot_load_model(weights, error, args.cache_dir)) from error
+    for name, found, expected in sorted(info["mismatched_keys"]):
+        raise wrong_shape(weights, name, found, expected)
     missing = sorted(info["missing_keys"])
     if missing:
         raise ModelError(
@@ -214,6 +215,12 @@ def read_weights(args: Any, weights: str, **options: Any) -> Any:
         )
     check_shapes(model, weights)
     return model
+
+
+def wrong_shape(weights: str, name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> ModelError:
+    return ModelError(
+        f"cannot load the base model {weights}: {name} is {tuple(found)}, by config.json {tuple(expected)}."
+    )
 
 
 def check_shapes(model: Any, weights: str) -> None:
@@ -226,22 +233,47 @@ def check_shapes(model: Any, weights: str) -> None:
             found = tuple(layer.weight.shape if state is None else state.shape)
             expected = (layer.out_features, layer.in_features)
             if found != expected:
-                raise ModelError(f"cannot load the base model {weights}: {name} is {found}, by config.json {expected}.")
+                raise wrong_shape(weights, name, found, expected)
 
 
 def load_tokenizer(args: Any, checkpoint_dir: str | None, config: Any) -> Any:
-    """The tokenizer saved with the checkpoint, or else the base model's, with special tokens repaired."""
-    from transformers import AutoTokenizer
+    """The tokenizer saved with the checkpoint, or else the base model's, with special tokens repaired.
 
+    Raises:
+        ModelError: it cannot be read, or would encode otherwise than the model was trained with.
+    """
     source = args.model_name_or_path
     if checkpoint_dir is not None and (Path(checkpoint_dir) / "tokenizer_config.json").is_file():
         source = checkpoint_dir
+    tokenizer = read_tokenizer(args, source)
+    directory = directory_of(source, args.cache_dir)
+    model = model_file(directory) if directory is not None and tokenizer.is_fast else None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="right", **hub_options(args))
+        if model is not None:
+            follow_model(tokenizer, model)
         repair_special_tokens(tokenizer, config)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise ModelError(
-            f"cannot load the tokenizer of {source}: {first_line(error)}\nThe model's directory must hold it too: "
-            "tokenizer.json, or the vocabulary files that its class reads."
-        ) from error
+    except ValueError as error:
+        raise ModelError(f"cannot use the tokenizer of {source}: {error}.") from error
+    keep_settings(tokenizer)
+    return tokenizer
+
+
+def read_tokenizer(args: Any, source: str) -> Any:
+    """The tokenizer of a directory or hub name as transformers reads it; refused where there is no vocabulary."""
+    from transformers import AutoTokenizer
+
+    directory = directory_of(source, args.cache_dir)
+    if directory is not None and model_file(directory) is not None:
+        # What cannot be read as SentencePiece the library takes for tiktoken's, and warns and advises accordingly.
+        reason = vocabulary_reason(directory)
+        if reason is not None:
+            raise ModelError(f"cannot load the tokenizer of {source}: {reason}")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **hub_options(args))
+    except Exception as error:  # the library behind it, tokenizers, raises no other kind
+        raise ModelError(cannot_load_tokenizer(source, error, args.cache_dir)) from error
+    directory, names = directory_of(source, args.cache_dir), set(tokenizer.vocab_files_names.values())
+    reason = directory and no_vocabulary_reason(names and names | {"tekken.json"}, directory)
+    if reason:  # some classes begin with an empty vocabulary then
+        raise ModelError(f"cannot load the tokenizer of {source}: {reason}")
     return tokenizer

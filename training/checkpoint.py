@@ -26,7 +26,8 @@ ADAPTER_FLAGS = {"lora_r": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lor
 RECORDED_FLAGS = (
     "model_name_or_path", "full_finetune", "bits", "quant_type", "double_quant", "lora_r", "lora_alpha", "lora_dropout",
     "lora_modules", "dataset", "data_digest", "dataset_format", "eval_dataset", "eval_dataset_size",
-    "max_train_samples", "source_max_len", "target_max_len", "train_on_source", "template_digest", "seed",
+    "max_train_samples", "source_max_len", "target_max_len", "train_on_source", "template_digest", "prompt_format",
+    "seed",
     "data_seed", "train_sampling_strategy", "group_by_length", "max_tokens_per_batch", "packing",
     "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps", "num_train_epochs",
     "optim", "learning_rate", "lr_scheduler_type", "weight_decay", "max_grad_norm", "bf16", "fp16",
@@ -38,7 +39,7 @@ HELD_OUT = "rows held out of training"  # recorded beside the flags, which say i
 # Those that still change what finished weights answer, and on which rows.
 USED_FLAGS = (
     "model_name_or_path", "bits", "quant_type", "double_quant", "bf16", "fp16", "source_max_len", "target_max_len",
-    "train_on_source",
+    "train_on_source", "prompt_format",
 )  # fmt: skip
 # Held in the saved optimizer and schedule: a resumed run keeps theirs whatever the command says.
 OPTIMIZER_FLAGS = (
@@ -193,6 +194,14 @@ def saved_flags(checkpoint: str | os.PathLike) -> dict[str, Any]:
         if path.is_file() and path.stat().st_size:
             return read_json(path).get("flags", {})
     return {}
+
+
+def saved_prompt_format(args: Any, checkpoint: str | os.PathLike | None) -> str | None:
+    """How questions are laid out: as the command asks, else as `checkpoint` was trained; None where neither says."""
+    if args.prompt_format is not None or checkpoint is None:
+        return args.prompt_format
+    flags = saved_flags(checkpoint)
+    return flags.get("prompt_format", "alpaca") if flags else None
 
 
 def changed_flags(args: Any, checkpoint: str | os.PathLike) -> list[str]:

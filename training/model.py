@@ -16,13 +16,13 @@ from torch import nn
 from training.base_model import (
     ModelError,
     check_context,
-    first_line,
     load_base_model,
     load_config,
     load_tokenizer,
     weight_dtype,
 )
 from training.checkpoint import CheckpointError, adapter_directory, check_same_adapter
+from training.model_files import error_text
 from training.steps import check_packable
 from training.tokenizer import align_model_with_tokenizer, pad_token_for, smart_tokenizer_and_embedding_resize
 
@@ -186,7 +186,7 @@ def load_adapters(args: Any, model: nn.Module, directory: str) -> Any:
             return PeftModel.from_pretrained(model, directory, is_trainable=True)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError, UserWarning) as error:
         raise CheckpointError(
-            f"the adapter in {directory} does not fit {args.model_name_or_path}: {first_line(error)[:300]}\n"
+            f"the adapter in {directory} does not fit {args.model_name_or_path}: {error_text(error)[:300]}\n"
             "Give the --model_name_or_path that it was trained on, or another --output_dir to start anew."
         ) from error
 

@@ -5,18 +5,24 @@ The flags themselves are in `training.arguments`.
 
 import argparse
 import contextlib
-import difflib
 import importlib.metadata
 import importlib.util
 import math
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, is_dataclass
 from enum import Enum
 from typing import Any, get_args, get_type_hints
 
 # Packages that transformers probes for while its training arguments are imported; each costs seconds to load.
 HEAVY_PACKAGES = {"torch", "accelerate", "peft", "bitsandbytes", "datasets", "sklearn", "scipy", "pandas"}
+
+# Modules without which no run gets far, and whose absence libraries report in their own strange ways.
+NEEDED_MODULES = (
+    "torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors", "tokenizers", "datasets", "pyarrow",
+    "numpy", "jinja2",
+)  # fmt: skip
 
 USAGE = "python qlora.py --model_name_or_path PATH_OR_NAME [--dataset PATH_OR_NAME] [--output_dir DIR] [flags]"
 EXAMPLES = """examples:
@@ -68,6 +74,12 @@ def require_package(flag: str, *modules: str) -> None:
     """Refuse `flag` where none of `modules` is installed; none of them is imported."""
     found = any(importlib.util.find_spec(module) is not None for module in modules)
     require(found, f"{flag} needs the package {' or '.join(modules)}, which is not installed.")
+
+
+def check_installed() -> None:
+    """Refuse to begin without a package that every run needs; none is imported."""
+    missing = [module for module in NEEDED_MODULES if importlib.util.find_spec(module) is None]
+    require(not missing, f"not installed: {', '.join(missing)}. Run: pip install -r requirements.txt")
 
 
 # ---- Parsing -------------------------------------------------------------------------------------------------------
@@ -122,21 +134,74 @@ def parse_known(parser: Any, argv: Sequence[str], replaced: Mapping[str, str]) -
         args=list(argv), return_remaining_strings=True, look_for_args_file=False
     )
     if extra:
-        raise ArgumentsError(unknown_flag(extra[0], list(parser._option_string_actions), replaced))
+        raise ArgumentsError(unknown_flag(extra[0], parser._option_string_actions, replaced))
     return tuple(parsed)
 
 
-def unknown_flag(found: str, known: Sequence[str], replaced: Mapping[str, str]) -> str:
+def unknown_flag(found: str, known: Mapping[str, argparse.Action], replaced: Mapping[str, str]) -> str:
     """What to tell someone who wrote `found`."""
-    if not found.startswith("-"):
+    name = found.partition("=")[0]
+    if not found.startswith("-") and not re.match(r"[\w.]+=", found):
         return f"unexpected argument {found!r}: every value needs a flag in front of it, like --dataset {found}."
-    name = found.split("=")[0]
-    key = name.lstrip("-").replace("-", "_")
-    near = difflib.get_close_matches(f"--{key}", known, n=1, cutoff=0.5)
-    if key in replaced:
-        return f"no flag {name} here: {replaced[key]}. All flags: python qlora.py --help"
-    hint = f"Did you mean {near[0]}?" if near else "Nothing here has a similar name."
-    return f"unknown flag {name}. {hint} All flags: python qlora.py --help"
+    if f"--{name}" in known:
+        return f"unexpected argument {found!r}: a flag begins with two dashes, as in --{found}."
+    key = re.sub(r"[-.]", "_", name.lstrip("-"))
+    flags = {flag.lstrip("-").replace("-", "_"): action for flag, action in known.items()}
+    instead = replaced.get(key) or switched_off(key, flags)
+    text = f"no flag {name} here: {instead}." if instead else f"unknown flag {name}. {nearest(key, flags, replaced)}"
+    return f"{text} All flags: python qlora.py --help"
+
+
+def switched_off(key: str, flags: Mapping[str, argparse.Action]) -> str | None:
+    """How to say `no_key`, where key is a flag that is on or off."""
+    name = key.removeprefix("no_")
+    return f"use --{name} False" if name != key and name in flags and flags[name].const is True else None
+
+
+def nearest(key: str, flags: Iterable[str], replaced: Mapping[str, str]) -> str:
+    """Which flag may be meant, of those here or else of other tools."""
+    near = near_flags(key, flags)
+    if near:
+        return f"Did you mean {' or '.join(f'--{flag}' for flag in near)}?"
+    other = next(iter(slips(key, replaced)), None)
+    return f"For --{other} of other tools: {replaced[other]}." if other else "Nothing here has a similar name."
+
+
+def near_flags(name: str, flags: Iterable[str]) -> list[str]:
+    """The flags that `name` is a slip of, or else begins, or has at least two words of and none besides; at most 3."""
+    words = set(name.split("_"))
+    near = slips(name, flags) or [flag for flag in flags if len(name) > 3 and flag.startswith(name)]
+    near = near or [flag for flag in flags if len(words) > 1 and words <= set(flag.split("_"))]
+    return sorted(near) if len(near) <= 3 else []
+
+
+def slips(name: str, names: Iterable[str]) -> list[str]:
+    """The nearest of `names` that differ from `name` by a letter or two: one in five of a word, but at least one."""
+    distances = {}
+    for other in names if len(name) > 2 else ():
+        ours, theirs = name.lower().split("_"), other.lower().split("_")
+        if len(ours) != len(theirs):
+            ours, theirs = [name.lower()], [other.lower()]
+        by_word = [edit_distance(word, twin) for word, twin in zip(ours, theirs, strict=True)]
+        if all(distance <= max(1, len(word) // 5) for word, distance in zip(ours, by_word, strict=True)):
+            distances[other] = sum(by_word)
+    return [other for other, distance in distances.items() if distance == min(distances.values())]
+
+
+def edit_distance(first: str, second: str) -> int:
+    """Letters to add, drop, replace or swap with their neighbour, to make `second` of `first`.
+
+    Source: https://en.wikipedia.org/wiki/Damerau-Levenshtein_distance (optimal string alignment)
+    """
+    before, last = [], list(range(len(second) + 1))  # the rows above the present one
+    for row, letter in enumerate(first, 1):
+        present = [row]
+        for column, other in enumerate(second, 1):
+            cost = min(last[column] + 1, present[column - 1] + 1, last[column - 1] + (letter != other))
+            swapped = row > 1 and column > 1 and first[row - 2] == other and letter == second[column - 2]
+            present.append(min(cost, before[column - 2] + 1) if swapped else cost)
+        before, last = last, present
+    return last[-1]
 
 
 # ---- Answering early -----------------------------------------------------------------------------------------------

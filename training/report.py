@@ -1,5 +1,6 @@
 """What a run leaves for people to read: metrics.json, the model card, and the summary at the end."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -70,35 +71,85 @@ def public_command(command: list[str]) -> str:
     return re.sub(r"(--hub[_-]token[= ])\S+", r"\1***", line)
 
 
-def write_model_card(args: Any, command: list[str]) -> None:
+def write_model_card(args: Any, command: list[str], datasets: list[str]) -> None:
     """Write README.md of the output directory: what the adapter is, how it was made and is loaded, how good it is.
 
-    It replaces the template that PEFT leaves there.
-    """
-    kind = "Full fine-tune" if args.full_finetune else f"LoRA adapter (r = {args.lora_r}, alpha = {args.lora_alpha:g})"
-    library = "transformers" if args.full_finetune else "peft"
-    text = f"""---
-base_model: {args.model_name_or_path}
-library_name: {library}
-pipeline_tag: text-generation
-tags: [qlora, {library}]
----
-# {kind} of {args.model_name_or_path}
+    It replaces the template that PEFT leaves there. The hub takes only its own names for base model and data sets, so
+    that a base in a local directory stands in the text alone.
 
-Tuned on `{args.dataset}` with the base held in {args.bits} bits{f" ({args.quant_type})" if args.bits == 4 else ""}.
+    Args:
+        args: every flag.
+        command: the command line.
+        datasets: names on the hub of data sets that were trained on.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    library = "transformers" if args.full_finetune else "peft"
+    metadata = ModelCardData(
+        base_model=hub_name(args.model_name_or_path),
+        datasets=datasets or None,
+        library_name=library,
+        pipeline_tag="text-generation",
+        tags=["qlora", library],
+    )
+    card = ModelCard(f"---\n{metadata.to_yaml()}\n---\n{card_text(args, command)}")
+    # A path that is no Unicode, which Python holds with surrogates, is shown as escapes.
+    write_whole(Path(args.output_dir) / MODEL_CARD, str(card).encode("utf-8", "backslashreplace"))
+
+
+def hub_name(model: str) -> str | None:
+    """The name of a base model on the hub, or None where it is a directory, or can be no such name."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(model)
+    except HFValidationError:
+        return None
+    return None if Path(model).is_dir() else model
+
+
+def card_text(args: Any, command: list[str]) -> str:
+    """The model card's Markdown."""
+    kind = "Full fine-tune" if args.full_finetune else f"LoRA adapter (r = {args.lora_r}, alpha = {args.lora_alpha:g})"
+    held = f"{args.bits} bits{f' ({args.quant_type})' if args.bits == 4 else ''}"
+    form = (
+        f" Questions were asked as `--prompt_format {args.prompt_format}` lays them out." if args.prompt_format else ""
+    )
+    local = "" if hub_name(args.model_name_or_path) else ", a local directory,"
+    return f"""# {kind} of {code_span(args.model_name_or_path)}
+
+Tuned on {code_span(args.dataset)} with the base{local} held in {held}.{form}
 
 ## How it was made
-```
-python qlora.py {public_command(command)}
-```
+{code_block(f"python qlora.py {public_command(command)}")}
 
 ## How to load it
-```python
-{loading_code(args)}
-```
+{code_block(loading_code(args), "python")}
 
 {CARD_METRICS}{metrics_rows(args.output_dir)}"""
-    write_whole(Path(args.output_dir) / MODEL_CARD, text.encode())
+
+
+def longest_run(text: str) -> int:
+    """Backticks that stand together in `text`, at most."""
+    return max(map(len, re.findall("`+", text)), default=0)
+
+
+def code_span(text: str) -> str:
+    """`text` as code within a line of Markdown, whatever it holds.
+
+    Source: https://spec.commonmark.org/0.31.2/#code-spans
+    """
+    text = text if text.isprintable() else repr(text)
+    ticks = "`" * (longest_run(text) + 1)
+    space = " " if text.startswith(("`", " ")) or text.endswith(("`", " ")) else ""
+    return f"{ticks}{space}{text}{space}{ticks}"
+
+
+def code_block(code: str, language: str = "") -> str:
+    """`code` as a fenced block of Markdown, whatever it holds."""
+    fence = "`" * max(3, longest_run(code) + 1)
+    return f"{fence}{language}\n{code}\n{fence}"
 
 
 def refresh_model_card(output_dir: str) -> None:
@@ -131,14 +182,18 @@ def is_detail(name: str) -> bool:
 
 
 def loading_code(args: Any) -> str:
+    """Python that loads what was tuned, and its tokenizer."""
+    output, base = (json.dumps(path, ensure_ascii=False) for path in (args.output_dir, args.model_name_or_path))
+    imports = "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+    tokenizer = f"tokenizer = AutoTokenizer.from_pretrained({output})\n"
     if args.full_finetune:
-        return f'model = transformers.AutoModelForCausalLM.from_pretrained("{args.output_dir}")'
+        return f"{imports}\n{tokenizer}model = AutoModelForCausalLM.from_pretrained({output})"
     return (
-        f'tokenizer = transformers.AutoTokenizer.from_pretrained("{args.output_dir}")\n'
-        f'base = transformers.AutoModelForCausalLM.from_pretrained("{args.model_name_or_path}")\n'
-        "if len(tokenizer) > base.get_input_embeddings().num_embeddings:\n"
-        "    base.resize_token_embeddings(len(tokenizer))\n"
-        f'model = peft.PeftModel.from_pretrained(base, "{args.output_dir}")'
+        f"from peft import PeftModel\n{imports}\n{tokenizer}"
+        f"model = AutoModelForCausalLM.from_pretrained({base})\n"
+        "if len(tokenizer) > model.get_input_embeddings().num_embeddings:\n"
+        "    model.resize_token_embeddings(len(tokenizer))\n"
+        f"model = PeftModel.from_pretrained(model, {output})"
     )
 
 

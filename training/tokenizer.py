@@ -27,7 +27,35 @@ def repair_special_tokens(tokenizer: Any, config: Any) -> None:
     if bare:
         tokenizer.eos_token = token_of(tokenizer, config.eos_token_id)
     if not tokenizer.eos_token:
-        raise ValueError("neither the tokenizer nor the model config names an end-of-sequence token")
+        raise ValueError(
+            "neither the tokenizer nor the model config names an end-of-sequence token; name it in "
+            "tokenizer_config.json, as eos_token"
+        )
+
+
+def keep_settings(tokenizer: Any) -> None:
+    """Note the settings of a tokenizer that is just loaded and that would not be saved again as they are.
+
+    LLaMA's `legacy`, which decides what follows a special token, is read but not written by transformers 5.23.
+    Truncation and padding of tokenizer.json are those of the last call of the tokenizer.
+    """
+    if hasattr(tokenizer, "legacy"):
+        tokenizer.init_kwargs["legacy"] = tokenizer.legacy
+    if tokenizer.is_fast:
+        backend = tokenizer.backend_tokenizer
+        tokenizer.loaded_settings = (backend.truncation, backend.padding)
+
+
+def restore_settings(tokenizer: Any) -> None:
+    """Bring back the truncation and padding that `keep_settings` noted, before the tokenizer is saved."""
+    if hasattr(tokenizer, "loaded_settings"):
+        backend, (truncation, padding) = tokenizer.backend_tokenizer, tokenizer.loaded_settings
+        backend.no_truncation()
+        backend.no_padding()
+        if truncation:
+            backend.enable_truncation(**truncation)
+        if padding:
+            backend.enable_padding(**padding)
 
 
 def token_of(tokenizer: Any, token_id: int | list[int] | None) -> str | None:

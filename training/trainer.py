@@ -30,6 +30,7 @@ from training.checkpoint import SavingError
 from training.failures import failing_as
 from training.loss import row_losses, supervised_logits, supervised_only, supervised_tokens, takes_logits_to_keep
 from training.steps import Step, StepSampler, all_tokens, check_packing, rows_in
+from training.tokenizer import restore_settings
 
 LOADER_OPTIONS = (
     "num_workers", "pin_memory", "persistent_workers", "multiprocessing_context", "prefetch_factor", "in_order",
@@ -223,6 +224,7 @@ class QLoRATrainer(Seq2SeqTrainer):
             input_ids=prompts,
             attention_mask=inputs[f"{PROMPT}attention_mask"],
             generation_config=self.generation,
+            tokenizer=self.processing_class if self.generation.stop_strings else None,
         )
         return written[:, prompts.shape[1] :]
 
@@ -276,6 +278,7 @@ class QLoRATrainer(Seq2SeqTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         model = self.accelerator.unwrap_model(self.model)
+        restore_settings(self.processing_class)
         with failing_as(SavingError, f"{output_dir} could not be written", OSError, SafetensorError):
             if not hasattr(model, "peft_config"):
                 super()._save(output_dir, state_dict)
@@ -318,12 +321,13 @@ def build_trainer(
     Where `data_module` has a `train_collator`, which makes a list of micro-batches of the rows of a step, the trainer's
     own arguments count each step as one batch; `args` itself stays as it was given.
     """
-    step_collator = data_module.get("train_collator")
+    step_collator, mark = data_module.get("train_collator"), data_module["data_collator"].text_mark
     config = GenerationConfig(
         **generation.options(),
         eos_token_id=model.generation_config.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
+        stop_strings=mark and [mark[0]],
     )
     if args.ddp_find_unused_parameters is None and not any("expert" in name for name, _ in model.named_modules()):
         args.ddp_find_unused_parameters = False  # without experts to choose from, every weight takes part in each step
