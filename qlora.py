@@ -90,6 +90,7 @@ def run(argv: list[str]) -> int:
     from training.model import get_accelerate_model, get_tokenizer, print_trainable_parameters
     from training.report import save_metrics
     from training.trainer import TrainingArguments, build_trainer
+    from training.trial import planned_steps, try_out, try_schedule
 
     model_args, data_args, training_args, generation_args = parse(TrainingArguments, argv)
     check_sources(data_args)
@@ -103,11 +104,16 @@ def run(argv: list[str]) -> int:
     args.max_new_tokens = generation_args.max_new_tokens
     check_comparison(args, checkpoint)
     check_output(args, checkpoint)
-    say_what_differs(args, generation_args, checkpoint)
+    say_what_differs(args, training_args, generation_args, checkpoint)
     if completed and not (args.do_eval or args.do_predict or args.do_mmlu_eval):
         return 0  # there is nothing left to do, and that was said
+    check_push(training_args)
+    if args.do_train:
+        try_out(training_args)
     tokenizer = get_tokenizer(args, checkpoint)
     data_module = prepare_data(args, training_args, tokenizer, checkpoint)  # before the model, which takes longer
+    if args.do_train:
+        try_schedule(training_args, planned_steps(training_args, len(data_module["train_dataset"])))
     set_seed(args.seed)
     model, tokenizer = get_accelerate_model(args, checkpoint, tokenizer)
     print_trainable_parameters(args, model)
@@ -218,16 +224,36 @@ def check_output(args: Any, checkpoint: str | None) -> None:
         check_optimizer(checkpoint)
 
 
-def say_what_differs(args: Any, generation_args: Any, checkpoint: str | None) -> None:
+def check_push(training_args: Any) -> None:
+    """Ask the hub for the repository that training is to push to; nothing is pushed without training."""
+    from training.hub import check_push_access, hide_token
+
+    if not training_args.push_to_hub:
+        return
+    if not training_args.do_train:
+        training_args.push_to_hub = False
+        print(
+            f"note: --push_to_hub: nothing is pushed without training; see `hf upload NAME {training_args.output_dir}`."
+        )
+        return
+    hide_token(training_args)
+    if training_args.process_index == 0:
+        check_push_access(training_args)
+
+
+def say_what_differs(args: Any, training_args: Any, generation_args: Any, checkpoint: str | None) -> None:
     """Name settings that have no effect, and what differs from the command that made the weights that are used."""
     from training.checkpoint import changed_flags, were_held_out
     from training.evaluation_arguments import unused_mmlu_flags
+    from training.library_flags import unused_library_flags
 
     wants_rows = args.do_eval or args.do_predict
     if args.eval_dataset is not None and not wants_rows:
         print(f"note: --eval_dataset {args.eval_dataset}: no effect without --do_eval or --do_predict.")
     if args.evaluation_generates and not args.do_eval:
         print("note: --predict_with_generate: no effect without --do_eval or --eval_strategy.")
+    for note in unused_library_flags(training_args):
+        print(f"note: {note}.")
     if unused_mmlu_flags(args):
         print(f"note: {', '.join(unused_mmlu_flags(args))}: no effect without --do_mmlu_eval.")
     if (args.do_predict or args.evaluation_generates) and generation_args.unused():
@@ -287,6 +313,8 @@ def train_and_save(trainer: Any, args: Any, checkpoint: str | None) -> int | Non
 
 
 def finish(trainer: Any, args: Any, argv: list[str], tuned: bool) -> None:
+    """Write the model card, push it with the rest where asked to, and sum up."""
+    from training.hub import push_output
     from training.report import print_summary, read_metrics, refresh_model_card, write_model_card
 
     if trainer.is_world_process_zero():
@@ -294,6 +322,8 @@ def finish(trainer: Any, args: Any, argv: list[str], tuned: bool) -> None:
             write_model_card(args, argv, hub_names(args.dataset))
         elif tuned and args.resume_from_checkpoint is None:  # which may name other weights than the card is of
             refresh_model_card(args.output_dir)
+        if trainer.args.push_to_hub:
+            push_output(trainer.args, trainer.hub_model_id)
         print_summary(args, read_metrics(args.output_dir), tuned, argv)
     trainer.end()
 

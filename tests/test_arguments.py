@@ -312,7 +312,7 @@ def test_options_without_effect_are_named_and_left_out(light):
         ('--packing --accelerator_config={"dispatch_batches":true}', ["--packing", "--accelerator_config", "dispatch"]),
         ("--max_tokens_per_batch 0", ["--max_tokens_per_batch 0", "1 or more"]),
         ("--lr_scheduler_type reduce_lr_on_plateau", ["--lr_scheduler_type", "--eval_strategy"]),
-        ("--load_best_model_at_end", ["--load_best_model_at_end", "save and eval strategy"]),
+        ("--load_best_model_at_end", ["--load_best_model_at_end", "--eval_strategy no"]),
         ("--do_train False", ["--do_train False", "--do_eval", "--do_predict"]),
         ("--remove_unused_columns True", ["--remove_unused_columns True", "False"]),
         ("--generation_num_beams 4", ["--generation_num_beams 4", "--num_beams"]),

@@ -215,7 +215,7 @@ def test_a_best_metric_that_is_not_measured_is_refused(
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr("training.model.get_accelerate_model", never)
-    flags = [*flags, "--mmlu_dataset", str(questions), "--metric_for_best_model", best]
+    flags = [*flags, "--mmlu_dataset", str(questions), "--metric_for_best_model", best, "--eval_strategy", "steps"]
     assert qlora.main(command(make_base(), *flags)) == 2
     assert said in capsys.readouterr().err
 

@@ -8,7 +8,6 @@ Every check raises `ArgumentsError`, whose text names the flags, what was found 
 
 import math
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from training.evaluation_arguments import EvaluationArguments
-from training.flag_rules import CHOICES, FIXED_FLAGS, GROUPING_STRATEGIES, RANGES, REPLACED_FLAGS, TRACKERS
+from training.flag_rules import CHOICES, FIXED_FLAGS, GROUPING_STRATEGIES, RANGES, REPLACED_FLAGS
 from training.generation_arguments import GenerationArguments
+from training.library_flags import check_library_flags, more_is_better, read_settings
 from training.parsing import (
     EXAMPLES,
     USAGE,
@@ -26,7 +26,6 @@ from training.parsing import (
     parse_known,
     require,
     require_choice,
-    require_package,
     require_range,
     without_heavy_packages,
 )
@@ -36,6 +35,7 @@ from training.parsing import RequestError as RequestError
 
 DEFAULT_OPTIM = "paged_adamw_32bit"
 DEFAULT_MAX_STEPS = 10000
+TAKING_STEPS_APART = ("split_batches", "dispatch_batches")  # settings of --accelerator_config
 
 
 @dataclass
@@ -209,19 +209,24 @@ class QLoRAArguments(EvaluationArguments):
         None, "Recompute activations in the backward pass: less memory, more time; unset: True."
     )
     activation_checkpointing: bool | None = option(None, "Newer name of --gradient_checkpointing.")
+    include_num_input_tokens_seen: str = option(
+        "no", "Count the tokens trained on in the log: no, all, non_padding; bare: all.", nargs="?", const="all"
+    )
+    liger_kernel_config: str | None = option(None, "Which Liger kernels to use: a JSON object of true and false.")
+    parallelism_config: str | None = option(None, "Only unset: no model is spread over several processes here.")
     # Training never reads the cache, and generation has a flag of this name in GenerationArguments.
     use_cache: bool = field(default=False, init=False)
     # Whether training takes the rows of an optimizer step at once and makes its micro-batches of them; no flag.
     step_batching: bool = field(default=False, init=False)
 
     def __post_init__(self):
+        read_settings(self)
         self.check_values()
         self.check_training_pairs()
         self.check_batching_pairs()
-        self.check_library_pairs()
         self.check_paths()
         self.check_evaluation()
-        self.check_packages()
+        check_library_flags(self)
         self.resolve_aliases()
 
     def check_values(self) -> None:
@@ -280,13 +285,12 @@ class QLoRAArguments(EvaluationArguments):
             )
         split = self.group_by_length and self.train_sampling_strategy is None and not self.auto_find_batch_size
         self.step_batching = split or bool(batching)
-        given = str(self.accelerator_config)  # JSON, or a file of it
-        given = Path(given).read_text(encoding="utf-8") if os.path.isfile(given) else given
-        found = re.search(r"(split_batches|dispatch_batches)\W+(true|1)\b", given, re.IGNORECASE)
+        taking_apart = [name for name in TAKING_STEPS_APART if (self.accelerator_config or {}).get(name)]
         require(
-            not (found and self.step_batching and self.do_train),
-            f"--accelerator_config with {found and found[1]}, and {[*batching, '--group_by_length'][0]}: accelerate "
-            "would take the micro-batches of a step apart. Leave the first out, or use --group_by_length False alone.",
+            not (taking_apart and self.step_batching and self.do_train),
+            f"--accelerator_config with {', '.join(taking_apart)}, and {[*batching, '--group_by_length'][0]}: "
+            "accelerate would take the micro-batches of a step apart. Leave the first out, or use --group_by_length "
+            "False alone.",
         )
         require(
             not (self.packing and self.neftune_noise_alpha),
@@ -294,25 +298,13 @@ class QLoRAArguments(EvaluationArguments):
             "sequence, which would be that of many rows. Leave one out.",
         )
 
-    def check_library_pairs(self) -> None:
-        """Refuse pairs of transformers' flags that contradict each other."""
-        require(not (self.fp16 and self.bf16), "--fp16 with --bf16: choose one (bf16 where the GPU has it).")
-        for name in ("checkpointing", "checkpointing_kwargs"):
-            first, second = getattr(self, f"gradient_{name}"), getattr(self, f"activation_{name}")
-            require(
-                first is None or second is None or first == second,
-                f"--gradient_{name} {first} with --activation_{name} {second}: they are one setting; give one of them.",
-            )
-        require(
-            self.lr_scheduler_type != "reduce_lr_on_plateau" or self.eval_strategy != "no",
-            "--lr_scheduler_type reduce_lr_on_plateau with --eval_strategy no: it needs evaluations to react to.",
-        )
-
     def check_paths(self) -> None:
         self.output_dir = os.path.expanduser(self.output_dir.strip())
         require(bool(self.output_dir), "--output_dir is empty: give a directory.")
-        file = next((p for p in (Path(self.output_dir), *Path(self.output_dir).parents) if p.is_file()), None)
-        require(file is None, f"--output_dir {self.output_dir}: {file} is a file, not a directory.")
+        for name in ("output_dir", "cache_dir"):
+            path = Path(getattr(self, name) or ".")
+            file = next((place for place in (path, *path.parents) if place.is_file()), None)
+            require(file is None, f"--{name} {path}: {file} is a file, not a directory.")
         if self.resume_from_checkpoint is not None:
             self.resume_from_checkpoint = os.path.expanduser(self.resume_from_checkpoint)
             require(
@@ -320,17 +312,6 @@ class QLoRAArguments(EvaluationArguments):
                 f"--resume_from_checkpoint {self.resume_from_checkpoint}: no such directory. "
                 "Leave the flag out to go on from the last good checkpoint in --output_dir.",
             )
-
-    def check_packages(self) -> None:
-        """Refuse what needs a package that is not installed."""
-        for tracker in [self.report_to] if isinstance(self.report_to, str) else self.report_to:
-            require_choice("report_to", tracker, tuple(TRACKERS))
-            if TRACKERS[tracker]:
-                require_package(f"--report_to {tracker}", *TRACKERS[tracker])
-        if self.deepspeed is not None:
-            require_package(f"--deepspeed {self.deepspeed}", "deepspeed")
-        if self.use_liger_kernel:
-            require_package("--use_liger_kernel", "liger_kernel")
 
     def resolve_aliases(self) -> None:
         """Turn the published names into those of the pinned transformers."""
@@ -341,15 +322,16 @@ class QLoRAArguments(EvaluationArguments):
         if self.activation_checkpointing is None:
             self.activation_checkpointing = self.gradient_checkpointing is not False
         self.gradient_checkpointing = self.activation_checkpointing
-        if self.activation_checkpointing_kwargs is None:
-            self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs or {"use_reentrant": False}
-        self.gradient_checkpointing_kwargs = self.activation_checkpointing_kwargs
+        settings = self.activation_checkpointing_kwargs or self.gradient_checkpointing_kwargs or {}
+        self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs = {"use_reentrant": False} | settings
         self.num_train_epochs = self.num_train_epochs or 3.0
         if self.eval_strategy != "no":
             self.do_eval = True
             self.eval_steps = self.eval_steps or self.logging_steps
         if self.save_strategy == "best" and self.metric_for_best_model is None:
             self.metric_for_best_model = "loss"
+        if self.metric_for_best_model is not None:
+            self.greater_is_better = more_is_better(self)  # the library takes more perplexity for better
         if self.eval_on_start is None:
             self.eval_on_start = bool(self.do_eval and self.do_train)
         self.evaluation_generates = self.predict_with_generate

@@ -180,6 +180,17 @@ def load_base_model(args: Any, weights: str, config: Any) -> Any:
     return model.requires_grad_(False)
 
 
+def build_skeleton(args: Any, config: Any) -> Any:
+    """The causal language model of a config with its layers and no weights, in a moment."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=args.trust_remote_code)
+    except Exception as error:  # as where the weights are read
+        raise ModelError(cannot_load_model(args.model_name_or_path, error, args.cache_dir)) from error
+
+
 def settle_4bit_layers(model: Any, dtype: torch.dtype) -> None:
     """Let every 4-bit layer compute in `dtype`, with the same kernel in training and evaluation, on every processor."""
     from bitsandbytes.nn import Linear4bit

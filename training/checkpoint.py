@@ -333,7 +333,7 @@ def save_final(trainer: Any, args: Any) -> None:
         SavingError: what was read back differs from the weights in memory.
     """
     output_dir = Path(args.output_dir)
-    trainer.save_model(str(output_dir))
+    trainer.save_model(str(output_dir), _internal_call=True)  # else it would push, with a blank card
     trainer.save_state()
     if trainer.is_world_process_zero():
         check_reads_back(trainer.accelerator.unwrap_model(trainer.model), output_dir)

@@ -7,6 +7,13 @@ from typing import Any
 from training.parsing import option, require
 
 MMLU_DATASETS = ("mmlu-fs", "mmlu-zs")
+# What --metric_for_best_model may be: of every evaluation, and of generated answers.
+LOSSES = ("loss", "perplexity")
+MMLU_TOO = ", and with --do_mmlu_eval mmlu_eval_accuracy and others"
+ANSWER_METRICS = (
+    "exact_match", "token_f1", "bleu", "chrf", "rouge1", "rouge2", "rougeL", "distinct_1", "distinct_2", "stopped",
+    "new_tokens",
+)  # fmt: skip
 
 
 def unused_mmlu_flags(args: Any) -> list[str]:
@@ -47,11 +54,7 @@ class EvaluationArguments:
             f"--mmlu_dataset {self.mmlu_dataset}: no such file; allowed are {', '.join(MMLU_DATASETS)}, or a file of "
             "their shape (see data/mmlu/README.md).",
         )
-        best = self.metric_for_best_model or ""
-        require(
-            self.do_mmlu_eval or not best.removeprefix("eval_").startswith("mmlu_"),
-            f"--metric_for_best_model {best} without --do_mmlu_eval: it is not measured.",
-        )
+        self.check_best()
         if self.compare_base:
             require(
                 not self.full_finetune,
@@ -62,3 +65,34 @@ class EvaluationArguments:
                 self.do_eval or self.do_predict or self.do_mmlu_eval,
                 "--compare_base without --do_eval, --do_predict or --do_mmlu_eval: there is nothing to compare.",
             )
+
+    def check_best(self) -> None:
+        """Refuse a best checkpoint that no evaluation during training can name."""
+        flags = ["--save_strategy best"] if self.save_strategy == "best" else []
+        flags += ["--load_best_model_at_end"] if self.load_best_model_at_end else []
+        for flag in flags:
+            require(
+                self.eval_strategy != "no",
+                f"{flag} with --eval_strategy no: without evaluations during training no checkpoint is the best. Add "
+                "--eval_strategy steps.",
+            )
+            every, last = self.eval_steps or self.logging_steps, self.max_steps
+            counted = self.eval_strategy == "steps" and last > 0 and every >= 1
+            require(
+                not counted or last // every * every >= max(self.eval_delay, 1),
+                f"{flag} with --eval_steps {every:g}, --eval_delay {self.eval_delay:g} and --max_steps {last}: no "
+                "evaluation comes in these steps. Evaluate more often.",
+            )
+        if self.metric_for_best_model is not None:
+            self.check_best_metric(self.metric_for_best_model.removeprefix("eval_"))
+
+    def check_best_metric(self, name: str) -> None:
+        flag = f"--metric_for_best_model {self.metric_for_best_model}"
+        if name.startswith("mmlu_"):  # which of these there are, the questions tell
+            return require(self.do_mmlu_eval, f"{flag} without --do_mmlu_eval: it is not measured.")
+        require(
+            self.predict_with_generate or name not in ANSWER_METRICS,
+            f"{flag} without --predict_with_generate: it is not measured.",
+        )
+        measured = LOSSES + (ANSWER_METRICS if self.predict_with_generate else ())
+        require(name in measured, f"{flag}: evaluations measure {', '.join(measured)}{MMLU_TOO}.")

@@ -8,6 +8,7 @@ CHOICES = {
     "quant_type": ("nf4", "fp4"),
     "mmlu_split": ("eval", "test"),
     "train_sampling_strategy": (None, "random", "sequential", "group_by_length", "batch_rebalance"),
+    "include_num_input_tokens_seen": ("no", "all", "non_padding"),
 }
 GROUPING_STRATEGIES = ("group_by_length", "batch_rebalance")  # those that choose rows by their length
 # The rule in words, its test, and the flags that keep it where they are set.
@@ -18,7 +19,8 @@ RANGES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
         (
             "max_mmlu_samples", "mmlu_source_max_len", "lora_r", "max_memory_MB", "per_device_train_batch_size",
             "per_device_eval_batch_size", "gradient_accumulation_steps", "eval_accumulation_steps",
-            "dataloader_prefetch_factor", "save_total_limit", "max_tokens_per_batch",
+            "dataloader_prefetch_factor", "save_total_limit", "max_tokens_per_batch", "torch_empty_cache_steps",
+            "ddp_timeout", "ddp_bucket_cap_mb",
         ),
     ),
     (
@@ -37,6 +39,7 @@ RANGES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
             "neftune_noise_alpha",
         ),
     ),
+    ("a whole number, or a share below 1", lambda x: x < 1 or x == int(x), ("warmup_steps",)),
     ("from 0 to below 1", lambda x: 0 <= x < 1, ("lora_dropout", "adam_beta1", "adam_beta2", "label_smoothing_factor")),
     ("from 0 to 1", lambda x: 0 <= x <= 1, ("warmup_ratio",)),
     ("from 0 to 4294967295", lambda n: 0 <= n < 2**32, ("seed", "data_seed")),
@@ -62,6 +65,10 @@ FIXED_FLAGS: dict[str, tuple[Any, str]] = {
     "eval_do_concat_batches": (True, "the loss is weighted over all batches"),
     "batch_eval_metrics": (False, "evaluation computes the loss alone"),
     "include_for_metrics": ([], "evaluation computes the loss alone"),
+    "prediction_loss_only": (False, "evaluation without --predict_with_generate computes the loss alone"),
+    "label_names": (None, "the rows' targets are the labels"),
+    "parallelism_config": (None, "no model is spread over several processes but by --fsdp or --deepspeed"),
+    "enable_jit_checkpoint": (False, "SIGTERM saves a checkpoint by itself"),
     "sortish_sampler": (False, "use --group_by_length"),
     "generation_max_length": (None, "use --max_new_tokens"),
     "generation_num_beams": (None, "use --num_beams"),

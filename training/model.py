@@ -5,6 +5,7 @@ print_trainable_parameters(args, model)
 """
 
 import warnings
+from argparse import Namespace
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.trainer_utils import check_target_module_exists
 
 from training.base_model import (
     ModelError,
+    build_skeleton,
     check_context,
     load_base_model,
     load_config,
@@ -31,11 +34,12 @@ def get_tokenizer(args: Any, checkpoint_dir: str | None) -> Any:
     """Load the tokenizer alone, with its pad token: all that the data needs, and in a moment.
 
     Raises:
-        ModelError: no such model, sources and targets longer than its context, or --packing with an architecture that
-            is not known to keep packed rows apart.
+        ModelError: no such model, sources and targets longer than its context, names of layers that it does not have,
+            or --packing with an architecture that is not known to keep packed rows apart.
     """
     config = load_config(args, weights_of(args, checkpoint_dir))
     check_context(args, config)
+    check_layer_names(args, config)
     if getattr(args, "packing", False) and args.do_train:
         check_packable(config.model_type)
     tokenizer = load_tokenizer(args, checkpoint_dir, config)
@@ -130,6 +134,15 @@ def lora_targets(args: Any, model: nn.Module) -> list[str]:
     existing = find_all_linear_names(args, model)
     if not existing:
         raise ModelError(f"{args.model_name_or_path} has no linear layer at {args.bits} bits to put LoRA on.")
+    return asked_layers(args, existing)
+
+
+def asked_layers(args: Any, existing: list[str]) -> list[str]:
+    """Those of the `existing` layer names that --lora_modules asks for.
+
+    Raises:
+        ModelError: it asks for another, or for none.
+    """
     if args.lora_modules.strip() == "all":
         return existing
     asked = [name.strip() for name in args.lora_modules.split(",") if name.strip()]
@@ -140,6 +153,28 @@ def lora_targets(args: Any, model: nn.Module) -> list[str]:
             f"This model has: {', '.join(existing)} (or 'all')."
         )
     return asked
+
+
+def check_layer_names(args: Any, config: Any) -> None:
+    """Refuse flags that name layers which the model does not have, by a model without weights.
+
+    Raises:
+        ModelError: --lora_modules or --optim_target_modules matches no linear layer.
+    """
+    for_lora = not args.full_finetune and args.lora_modules.strip() != "all"
+    if not for_lora and args.optim_target_modules is None:
+        return
+    skeleton = build_skeleton(args, config)
+    if for_lora:
+        asked_layers(args, find_all_linear_names(Namespace(bits=16), skeleton))
+    if args.optim_target_modules in (None, "all-linear", "all_linear"):
+        return
+    names = [name for name, layer in skeleton.named_modules() if isinstance(layer, nn.Linear)]
+    if not any(check_target_module_exists(args.optim_target_modules, name) for name in names):
+        raise ModelError(
+            f"--optim_target_modules {args.optim_target_modules}: no linear layer has a name that is all matched by "
+            f"it. This model has: {', '.join(names[:8])}, … (or all-linear)."
+        )
 
 
 def add_adapters(args: Any, model: nn.Module, checkpoint_dir: str | None) -> Any:

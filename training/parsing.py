@@ -107,6 +107,8 @@ def make_parser(types: Sequence[type], **texts: str) -> Any:
             action.nargs, action.const = "?", True
         if action.type is str and action.dest in choices:
             action.choices = choices[action.dest]
+        if isinstance(action.type, type) and issubclass(action.type, Enum):  # for a message that names the choices
+            action.type, action.choices = str, [member.value for member in action.type]
     return parser
 
 

@@ -29,6 +29,7 @@ from training.callbacks import LogLineCallback, StopOnSignalCallback, WatchLossC
 from training.checkpoint import SavingError
 from training.failures import failing_as
 from training.loss import row_losses, supervised_logits, supervised_only, supervised_tokens, takes_logits_to_keep
+from training.parsing import require
 from training.steps import Step, StepSampler, all_tokens, check_packing, rows_in
 from training.tokenizer import restore_settings
 
@@ -59,7 +60,7 @@ class TrainingArguments(QLoRAArguments, Seq2SeqTrainingArguments):
             self.fit_without_cuda()
         try:
             Seq2SeqTrainingArguments.__post_init__(self)
-        except ValueError as error:
+        except (ValueError, TypeError, ImportError, OverflowError) as error:
             raise ArgumentsError(str(error)) from error
         self._n_gpu = min(self._n_gpu, 1)  # one process, one device: never DataParallel
 
@@ -87,11 +88,19 @@ class TrainingArguments(QLoRAArguments, Seq2SeqTrainingArguments):
         print(f"note: running on the CPU{changed}; --max_memory_MB does not apply.")
         if self.bf16:
             print("note: --bf16 on a CPU without bfloat16 units is slower than fp32, the default.")
-        if self.fp16:
-            raise ArgumentsError(
-                "--fp16 without a CUDA GPU: fp16 products on a CPU are over 20 times slower than fp32. "
-                "Leave --fp16 out (fp32), or try --bf16."
+        for name in ("fp16", "fp16_full_eval"):
+            require(
+                not getattr(self, name),
+                f"--{name} without a CUDA GPU: fp16 products on a CPU are over 20 times slower than fp32. "
+                f"Leave --{name} out (fp32), or try --{name.replace('fp16', 'bf16')}.",
             )
+        require(not self.use_liger_kernel, "--use_liger_kernel without a GPU: its kernels run on GPUs. Leave it out.")
+        require(not self.fsdp, "--fsdp without GPUs: the library shards no model on CPUs. Leave it out.")
+        require(self.ddp_backend != "nccl", "--ddp_backend nccl without NVIDIA GPUs: use --ddp_backend gloo.")
+        require(
+            not self.activation_checkpointing_kwargs.get("offload"),
+            "--activation_checkpointing_kwargs with offload: there is no GPU to take activations from. Leave it out.",
+        )
 
 
 class QLoRATrainer(Seq2SeqTrainer):

@@ -1,0 +1,144 @@
+"""What the settings inside a flag may be, as tables: --lr_scheduler_kwargs, --optim_args, --accelerator_config, …
+
+The library hands them to functions of torch and accelerate, which name neither the flag nor what is allowed. A test
+holds the tables equal to what those functions take.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+Rule = tuple[str, Callable[[Any], bool]]  # what a setting must be, in words, and its test
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def whole(least: int) -> Rule:
+    return f"a whole number, {least} or more", lambda n: isinstance(n, int) and is_number(n) and n >= least
+
+
+def one_of(*words: str) -> Rule:
+    return " or ".join(words), lambda word: word in words
+
+
+TRUTH: Rule = ("true or false", lambda value: isinstance(value, bool))
+NUMBER: Rule = ("a number", is_number)
+POSITIVE: Rule = ("a number above 0", lambda x: is_number(x) and x > 0)
+NOT_NEGATIVE: Rule = ("a number, 0 or more", lambda x: is_number(x) and x >= 0)
+SHARE: Rule = ("a number from 0 to 1", lambda x: is_number(x) and 0 <= x <= 1)
+PROPER_SHARE: Rule = ("a number between 0 and 1", lambda x: is_number(x) and 0 < x < 1)
+BELOW_1: Rule = ("a number from 0 to below 1", lambda x: is_number(x) and 0 <= x < 1)
+WORD: Rule = ("a word", lambda value: isinstance(value, str))
+ANYTHING: Rule = ("anything", lambda value: True)  # the library checks it before a model loads
+
+# ---- --lr_scheduler_kwargs, for each --lr_scheduler_type -----------------------------------------------------------
+
+COSINE_TO_MINIMUM = {"num_cycles": POSITIVE, "min_lr": NOT_NEGATIVE, "min_lr_rate": SHARE}
+PLATEAU = {
+    "mode": one_of("min", "max"), "factor": PROPER_SHARE, "patience": whole(0), "threshold": NOT_NEGATIVE,
+    "threshold_mode": one_of("rel", "abs"), "cooldown": whole(0), "min_lr": NOT_NEGATIVE, "eps": NOT_NEGATIVE,
+}  # fmt: skip
+CURVE = one_of("linear", "cosine", "1-sqrt")
+SCHEDULES: dict[str, dict[str, Rule]] = {
+    "constant": {},
+    "constant_with_warmup": {},
+    "linear": {},
+    "cosine": {"num_cycles": POSITIVE},
+    "cosine_with_restarts": {"num_cycles": whole(1)},
+    "cosine_with_min_lr": COSINE_TO_MINIMUM,
+    "cosine_warmup_with_min_lr": {**COSINE_TO_MINIMUM, "warmup_lr_rate": SHARE},
+    "polynomial": {"lr_end": NOT_NEGATIVE, "power": POSITIVE},
+    "inverse_sqrt": {"timescale": whole(1)},
+    "warmup_stable_decay": {
+        "num_decay_steps": whole(0), "num_stable_steps": whole(0), "warmup_type": CURVE, "decay_type": CURVE,
+        "min_lr_ratio": SHARE, "num_cycles": POSITIVE,
+    },
+    "reduce_lr_on_plateau": PLATEAU,
+    "greedy": {
+        **PLATEAU, "warmup": whole(0), "max_lr": POSITIVE, "verbose": TRUTH, "smooth": TRUTH, "window_size": whole(1),
+        "reset_start": whole(1),
+    },
+}  # fmt: skip
+# Settings of which a schedule needs exactly one.
+NEEDED_SETTINGS = {
+    "cosine_with_min_lr": ("min_lr", "min_lr_rate"),
+    "cosine_warmup_with_min_lr": ("min_lr", "min_lr_rate"),
+    "warmup_stable_decay": ("num_decay_steps",),
+}
+FOLLOWING_SCHEDULES = ("reduce_lr_on_plateau", "greedy")  # they follow what evaluations measure
+
+# ---- --optim_args, and the package, for each --optim ---------------------------------------------------------------
+
+ADEMAMIX = {
+    "beta1": BELOW_1, "beta2": BELOW_1, "beta3": BELOW_1, "alpha": NOT_NEGATIVE, "eps": NOT_NEGATIVE,
+    "t_alpha": whole(1), "t_beta3": whole(1),
+}  # fmt: skip
+GALORE = {"rank": whole(1), "update_proj_gap": whole(1), "scale": NUMBER, "proj_type": WORD}
+SCHEDULE_FREE = {"weight_lr_power": NUMBER, "r": NUMBER}
+GROKADAMW = ("alpha_init", "lamb", "gamma", "grokking_signal_decay_rate", "gradient_clipping")
+DTYPES = ("momentum_dtype", "variance_dtype", "compensation_buffer_dtype")
+# Left out: weight_decay, which --weight_decay overrules, and what the library hands on as text where an optimizer
+# wants numbers or takes "false" for true (rmsprop_bnb's, block_size, kahan_sum, decouple_lr).
+OPTIMIZERS: dict[str, dict[str, Rule]] = {
+    "sgd": {"momentum": NOT_NEGATIVE, "dampening": NUMBER, "nesterov": TRUTH},
+    "adagrad": {"lr_decay": NOT_NEGATIVE, "eps": NOT_NEGATIVE},
+    "rmsprop": {"momentum": NOT_NEGATIVE, "alpha": BELOW_1, "eps": NOT_NEGATIVE, "centered": TRUTH},
+    "adamw_anyprecision": {"use_kahan_summation": TRUTH, **dict.fromkeys(DTYPES, WORD)},
+    "adamw_torch_4bit": {"bf16_stochastic_round": TRUTH},
+    "adamw_torch_8bit": {"bf16_stochastic_round": TRUTH},
+    "ademamix": ADEMAMIX,
+    "ademamix_8bit": ADEMAMIX,
+    "paged_ademamix_32bit": ADEMAMIX,
+    "paged_ademamix_8bit": ADEMAMIX,
+    "galore_adamw": GALORE,
+    "galore_adamw_8bit": GALORE,
+    "galore_adafactor": GALORE,
+    "apollo_adamw": {**GALORE, "proj": WORD, "scale_type": WORD},
+    "grokadamw": dict.fromkeys(GROKADAMW, NUMBER),
+    "schedule_free_radam": SCHEDULE_FREE,
+    "schedule_free_adamw": SCHEDULE_FREE,
+    "schedule_free_sgd": SCHEDULE_FREE,
+    "stable_adamw": {"max_lr": POSITIVE},
+}
+OPTIMIZER_PACKAGES = {
+    "adamw_torch_xla": "torch_xla", "adamw_torch_npu_fused": "torch_npu", "adamw_anyprecision": "torchdistx",
+    "adamw_torch_4bit": "torchao", "adamw_torch_8bit": "torchao", "galore_adamw": "galore_torch",
+    "galore_adamw_8bit": "galore_torch", "galore_adafactor": "galore_torch", "apollo_adamw": "apollo_torch",
+    "grokadamw": "grokadamw", "schedule_free_radam": "schedulefree", "schedule_free_adamw": "schedulefree",
+    "schedule_free_sgd": "schedulefree", "stable_adamw": "optimi",
+}  # fmt: skip
+PROJECTING_OPTIMIZERS = ("galore_adamw", "galore_adamw_8bit", "galore_adafactor", "apollo_adamw")
+# They change weights while gradients are still computed.
+UPDATING_IN_BACKWARD = (
+    "lomo", "adalomo", "galore_adamw_layerwise", "galore_adamw_8bit_layerwise", "galore_adafactor_layerwise",
+    "apollo_adamw_layerwise",
+)  # fmt: skip
+
+# ---- The flags that hold JSON --------------------------------------------------------------------------------------
+
+ACCUMULATION: dict[str, Rule] = {
+    "num_steps": ("left to --gradient_accumulation_steps", lambda value: False),
+    **dict.fromkeys(("adjust_scheduler", "sync_with_dataloader", "sync_each_batch"), TRUTH),
+}
+ACCELERATOR: dict[str, Rule] = {
+    **dict.fromkeys(("split_batches", "even_batches", "use_seedable_sampler", "non_blocking"), TRUTH),
+    "dispatch_batches": ("true, false or null", lambda value: value is None or isinstance(value, bool)),
+    "gradient_accumulation_kwargs": ("an object", lambda value: isinstance(value, dict)),
+    "use_configured_state": ("false: nothing is configured before this command", lambda value: value is False),
+}
+NOT_REENTRANT = ("determinism_check", "debug", "early_stop")  # torch reads them with "use_reentrant": false alone
+CHECKPOINTING: dict[str, Rule] = {
+    "every_n_layers": whole(1), "offload": TRUTH, "use_reentrant": TRUTH, "preserve_rng_state": TRUTH,
+    "determinism_check": one_of("default", "none"), "debug": TRUTH, "early_stop": TRUTH,
+}  # fmt: skip
+FSDP: dict[str, Rule] = dict.fromkeys(
+    (
+        "version", "reshard_after_forward", "cpu_offload", "activation_checkpointing", "cpu_ram_efficient_loading",
+        "state_dict_type", "auto_wrap_policy", "transformer_layer_cls_to_wrap", "min_num_params", "xla",
+        "xla_fsdp_settings", "xla_fsdp_v2", "xla_fsdp_grad_ckpt", "forward_prefetch", "backward_prefetch",
+        "use_orig_params", "sync_module_states", "limit_all_gathers",
+    ),
+    ANYTHING,
+)  # fmt: skip

@@ -1,0 +1,134 @@
+"""What only torch can tell of the flags: optimizer, learning rates and compiler, tried on a toy before the model loads.
+
+    try_out(training_args)                    # ArgumentsError: --optim sgd --optim_args nesterov=true cannot be used …
+    try_schedule(training_args, steps=1000)
+
+They are made by the functions of the library that make them for training, of the same arguments.
+"""
+
+import contextlib
+import copy
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate.utils import TorchDynamoPlugin
+from torch import nn
+from transformers import Trainer, get_scheduler
+
+from training.arguments import ArgumentsError, RequestError
+from training.library_flags import flags_set, shown
+from training.parsing import require
+from training.setting_rules import FOLLOWING_SCHEDULES
+
+# What libraries raise where a setting is wrong; they agree on nothing better.
+ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+WIDTH = 64  # of the toy's matrix: 4096 numbers, which is where 8-bit optimizers begin to quantize their state
+SAMPLED_STEPS = 1000  # learning rates looked at, evenly spread, besides the last and the one after the warmup
+ROUNDING = 1e-9  # share by which a computed rate may be above the peak
+
+
+def planned_steps(args: Any, rows: int) -> int:
+    """Optimizer steps of a run over `rows` training rows, as the library counts them."""
+    if args.max_steps > 0:
+        return args.max_steps
+    together = args.per_device_train_batch_size * args.world_size
+    if args.step_batching:
+        together *= args.gradient_accumulation_steps
+    batches = rows // together if args.dataloader_drop_last else math.ceil(rows / together)
+    in_an_epoch = batches if args.step_batching else math.ceil(batches / args.gradient_accumulation_steps)
+    return math.ceil(args.num_train_epochs * max(in_an_epoch, 1))
+
+
+def try_out(args: Any) -> None:
+    """Make optimizer and compiled code as training will make them, and use them a few times.
+
+    Raises:
+        ArgumentsError: one of them cannot be made or used; names the flags.
+    """
+    with refusing(args, "optim", "optim_args"):
+        try_optimizer(args)
+    if args.torch_compile:
+        with refusing(args, "torch_compile", "torch_compile_backend", "torch_compile_mode"):
+            try_compiling(args)
+
+
+@contextlib.contextmanager
+def refusing(args: Any, *names: str) -> Iterator[None]:
+    """Turn an error into a refusal of the flags `names`, as far as they were set."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except ERRORS as error:
+        flags = " ".join(flags_set(args, names)) or f"--{names[0]} {getattr(args, names[0])}"
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ArgumentsError(f"{flags} cannot be used here: {reason}") from error
+
+
+def try_optimizer(args: Any) -> None:
+    """Two steps of the optimizer on one matrix, on the device of the run."""
+    toy = nn.Linear(WIDTH, WIDTH, bias=False, device=args.device)
+    args = copy.copy(args)
+    if args.optim_target_modules is not None:
+        args.optim_target_modules, toy = "all-linear", nn.Sequential(toy)
+    kind, settings = Trainer.get_optimizer_cls_and_kwargs(args, toy)
+    groups = settings.pop("params", [{"params": list(toy.parameters()), "weight_decay": args.weight_decay}])
+    optimizer = kind(groups, **settings)
+    if hasattr(optimizer, "train"):  # schedule-free ones tell training from evaluation
+        optimizer.train()
+    for _ in range(2):
+        for weight in toy.parameters():
+            weight.grad = torch.ones_like(weight)
+        optimizer.step()
+
+
+def try_compiling(args: Any) -> None:
+    """Compile one addition, which takes a compiler of the backend, as accelerate will compile the model."""
+    settings = TorchDynamoPlugin(backend=args.torch_compile_backend, mode=args.torch_compile_mode).to_kwargs()
+    add = torch.compile(lambda x: x + 1, **settings)
+    add(torch.zeros(WIDTH, device=args.device))
+
+
+def try_schedule(args: Any, steps: int) -> None:
+    """Look at the learning rates of a run of so many steps, before the first of them.
+
+    Raises:
+        ArgumentsError: there is no such schedule, or a rate of it is no number, below 0 or above --learning_rate.
+    """
+    warmup, settings = args.get_warmup_steps(steps), args.lr_scheduler_kwargs or {}
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
+    with refusing(args, "lr_scheduler_type", "lr_scheduler_kwargs"):
+        schedule = get_scheduler(args.lr_scheduler_type, optimizer, warmup, steps, settings)
+    flag = f"--lr_scheduler_type {args.lr_scheduler_type.value}"
+    if args.lr_scheduler_type.value in FOLLOWING_SCHEDULES:
+        [lowest] = schedule.min_lrs
+        require(
+            lowest < args.learning_rate,
+            f"{flag} lowers the learning rate to {lowest:g} at least, and --learning_rate is {args.learning_rate:g}: "
+            """give a smaller one with --lr_scheduler_kwargs '{"min_lr": …}'.""",
+        )
+        return
+    asked = warmup + settings.get("num_stable_steps", 0) + settings.get("num_decay_steps", 0)
+    require(
+        asked <= steps or "num_decay_steps" not in settings,
+        f"{flag} with {warmup:,} steps of warmup and --lr_scheduler_kwargs {shown(settings)}: these are {asked:,} "
+        f"steps, and the run has {steps:,}.",
+    )
+    check_rates(f"{flag}, {warmup:,} steps of warmup", schedule, warmup, steps)
+
+
+def check_rates(flag: str, schedule: Any, warmup: int, steps: int) -> None:
+    """Refuse a schedule that makes of the peak another learning rate than from 0 to itself."""
+    [share], [peak] = schedule.lr_lambdas, schedule.base_lrs
+    for step in sorted({*range(0, steps, math.ceil(steps / SAMPLED_STEPS)), min(warmup, steps), steps}):
+        where = f"{flag}: the learning rate at step {step:,} of {steps:,}"
+        try:
+            rate = peak * share(step)
+        except ERRORS as error:
+            raise ArgumentsError(f"{where} cannot be computed: {error}.") from error
+        possible = isinstance(rate, float) and 0 <= rate <= peak * (1 + ROUNDING)
+        require(possible, f"{where} is {rate:g}; it must be from 0 to --learning_rate {peak:g}.")
