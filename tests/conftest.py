@@ -1,10 +1,13 @@
 """What tests share: no network, a tiny tokenizer made on the spot, and the real data where it is there."""
 
 import atexit
+import gc
+import importlib
 import os
 import shutil
 import signal
 import tempfile
+from functools import partial
 from pathlib import Path
 
 # Before any test imports a library of the hub, which reads these once. Prepared rows of tests are not left behind.
@@ -15,6 +18,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
+gc.disable()  # until `pytest_collection_finish`: a third of the time in which libraries are loaded goes into it
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_TEXT = [
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.",
@@ -64,7 +68,14 @@ def shared_data() -> Path:
     return path
 
 
+def pytest_collection_finish() -> None:
+    """Leave what the tests import out of garbage collection, which would walk a million objects again and again."""
+    gc.freeze()
+    gc.enable()
+
+
 ARCHITECTURES = ("llama", "qwen3", "gpt_neox", "gpt2", "gemma")
+TRAINED = ("--do_eval", "--lora_dropout", "0.1")  # flags of the run that `trained` copies
 
 
 def tiny_config(architecture: str, vocab_size: int):
@@ -81,7 +92,18 @@ def tiny_config(architecture: str, vocab_size: int):
 
 
 @pytest.fixture(scope="session")
-def make_base(tmp_path_factory, _tiny_tokenizer_text):
+def _libraries() -> None:
+    """Load what a run needs, and leave it out of garbage collection too.
+
+    Every training collects garbage twice (accelerate's `release_memory`), which takes longer than three steps of a
+    tiny model where the libraries' objects are walked.
+    """
+    importlib.import_module("training.trainer")
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def make_base(tmp_path_factory, _tiny_tokenizer_text, _libraries):
     """A function: architecture → directory of a tiny random base model with its tokenizer, made once."""
     made: dict[str, Path] = {}
 
@@ -126,19 +148,40 @@ def rows_file(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture
-def command(rows_file, tmp_path):
-    """A function: base model directory and more flags → a quick command line that writes to `tmp_path / "out"`."""
+@pytest.fixture(scope="session")
+def command_to(rows_file):
+    """A function: directory to write to, base model directory and more flags → a quick command line."""
 
-    def build(base: Path, *flags: str) -> list[str]:
+    def build(out: Path, base: Path, *flags: str) -> list[str]:
         return [
-            *("--model_name_or_path", str(base), "--dataset", str(rows_file), "--output_dir", str(tmp_path / "out")),
+            *("--model_name_or_path", str(base), "--dataset", str(rows_file), "--output_dir", str(out)),
             *("--eval_dataset_size", "4", "--max_steps", "3", "--lora_r", "4", "--learning_rate", "0.01"),
             *("--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2", "--disable_tqdm", "True"),
             *("--source_max_len", "200", "--target_max_len", "100", "--max_new_tokens", "6", *flags),
         ]
 
     return build
+
+
+@pytest.fixture
+def command(command_to, tmp_path):
+    """A function: base model directory and more flags → a quick command line that writes to `tmp_path / "out"`."""
+    return partial(command_to, tmp_path / "out")
+
+
+@pytest.fixture(scope="session")
+def _trained(command_to, make_base, tmp_path_factory) -> Path:
+    import qlora
+
+    out = tmp_path_factory.mktemp("trained") / "out"
+    assert qlora.main(command_to(out, make_base(), *TRAINED)) == 0
+    return out
+
+
+@pytest.fixture
+def trained(_trained, tmp_path) -> Path:
+    """`tmp_path / "out"`, as `command(make_base(), *TRAINED)` leaves it, whose run is shared by the tests."""
+    return shutil.copytree(_trained, tmp_path / "out")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import TRAINED
 from transformers import TrainerCallback
 
 import qlora
@@ -23,51 +24,58 @@ def copy_of_state(path: Path) -> dict:
     return json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
 
 
+FULL = ("--full_finetune", "--bits", "32", "--learning_rate", "0.001")
+# name → step after which the run is stopped, of three in an epoch; flags
 RESUMED_WAYS = {
-    "QLoRA": ["--lora_dropout", "0.1"],
-    "QLoRA, 8-bit Adam": ["--lora_dropout", "0.1", "--adam8bit"],
-    "full": ["--full_finetune", "--bits", "32"],
+    "QLoRA": (4, ["--lora_dropout", "0.1"]),
+    "QLoRA, 8-bit Adam": (3, ["--lora_dropout", "0.1", "--adam8bit"]),
+    "full": (4, [*FULL]),
 }
 
 
 @pytest.mark.parametrize("way", RESUMED_WAYS)
 def test_stopped_and_resumed_is_undisturbed(way, make_base, command, tmp_path, adapter_of, stop_after, monkeypatch):
-    """12 steps = SIGTERM after 5 + the same command again, bit for bit: dropout, shuffling, length grouping."""
-    flags = [*RESUMED_WAYS[way], "--max_steps", "12", "--group_by_length", "--do_eval", "--logging_steps", "1"]
-    flags += ["--learning_rate", "0.001" if way == "full" else "0.01"]
+    """7 steps = SIGTERM in between + the same command again, bit for bit: dropout, shuffling, length grouping."""
+    stop, flags = RESUMED_WAYS[way]
+    flags = ["--max_train_samples", "12", "--max_steps", "7", "--group_by_length", "--do_eval", *flags]
+    flags += ["--logging_steps", "1"]
     runs = {name: command(make_base(), *flags, "--output_dir", str(tmp_path / name)) for name in ("one", "two")}
     assert qlora.main(runs["one"]) == 0
     with monkeypatch.context() as context:
-        stop_after(5)
+        stop_after(stop)
         assert qlora.main(runs["two"]) == 128 + signal.SIGTERM
         context.undo()
     monkeypatch.undo()
-    assert get_last_checkpoint(tmp_path / "two") == (str(tmp_path / "two" / "checkpoint-5"), False)
+    assert get_last_checkpoint(tmp_path / "two") == (str(tmp_path / "two" / f"checkpoint-{stop}"), False)
     assert not (tmp_path / "two" / "adapter_model.safetensors").exists()
     assert qlora.main(runs["two"]) == 0
     one, two = adapter_of(tmp_path / "one"), adapter_of(tmp_path / "two")
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
     losses = [[e.get("loss") for e in copy_of_state(tmp_path / name)["log_history"] if "loss" in e] for name in runs]
-    assert len(losses[0]) == 12 and losses[0] == losses[1]
+    assert len(losses[0]) == 7 and losses[0] == losses[1]
 
 
-def test_same_command_gives_the_same_adapter(make_base, command, tmp_path, adapter_of):
-    for name in ("one", "two"):
-        assert qlora.main(command(make_base(), "--lora_dropout", "0.1", "--output_dir", str(tmp_path / name))) == 0
-    one, two = adapter_of(tmp_path / "one"), adapter_of(tmp_path / "two")
+def test_same_command_gives_the_same_adapter(make_base, command, trained, tmp_path, adapter_of):
+    assert qlora.main(command(make_base(), *TRAINED, "--output_dir", str(tmp_path / "again"))) == 0
+    one, two = adapter_of(trained), adapter_of(tmp_path / "again")
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize("way", [[], ["--full_finetune", "--bits", "32", "--learning_rate", "0.001"]])
-def test_completed_run_trains_no_more_and_uses_its_tuned_weights(way, make_base, command, tmp_path, capsys):
-    out = tmp_path / "out"
-    argv = command(make_base(), *way, "--do_eval", "--do_predict")
-    assert qlora.main(argv) == 0
+@pytest.fixture
+def fully_tuned(make_base, command, tmp_path):
+    """As `trained`, with every weight of the model trained."""
+    assert qlora.main(command(make_base(), *FULL, "--do_eval")) == 0
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize(("kind", "way"), [("trained", TRAINED), ("fully_tuned", FULL)])
+def test_completed_run_trains_no_more_and_uses_its_tuned_weights(kind, way, make_base, command, capsys, request):
+    out = request.getfixturevalue(kind)
     first = json.loads((out / "metrics.json").read_text())
     weights = next(path for path in out.glob("*model.safetensors")).read_bytes()
     capsys.readouterr()
-    assert qlora.main(argv) == 0
+    assert qlora.main(command(make_base(), *way, "--do_eval", "--do_predict")) == 0
     second = json.loads((out / "metrics.json").read_text())
     assert "completed run" in capsys.readouterr().out
     assert next(path for path in out.glob("*model.safetensors")).read_bytes() == weights
@@ -75,38 +83,39 @@ def test_completed_run_trains_no_more_and_uses_its_tuned_weights(way, make_base,
     assert {name for name in first if "train" in name} <= second.keys()
 
 
-def test_finished_steps_without_the_final_adapter(make_base, command, tmp_path, adapter_of):
+def test_finished_steps_without_the_final_adapter(make_base, command, trained, adapter_of):
     """Killed between the last checkpoint and the end: no step is trained twice, the adapter is the checkpoint's."""
-    out = tmp_path / "out"
-    argv = command(make_base(), "--do_eval")
-    assert qlora.main(argv) == 0
     for name in ("completed", "adapter_model.safetensors", "trainer_state.json"):
-        (out / name).unlink()
-    assert qlora.main(argv) == 0
-    assert copy_of_state(out)["global_step"] == 3
-    saved, last = adapter_of(out), adapter_of(out / "checkpoint-3")
+        (trained / name).unlink()
+    assert qlora.main(command(make_base(), *TRAINED)) == 0
+    assert copy_of_state(trained)["global_step"] == 3
+    saved, last = adapter_of(trained), adapter_of(trained / "checkpoint-3")
     assert all(torch.equal(saved[name], last[name]) for name in saved)
 
 
-def test_older_layout_is_read(make_base, command, tmp_path, adapter_of, capsys):
-    """`checkpoint-N/adapter_model/` and no manifest, as the published script left it, is trained on as one adapter."""
-    out = tmp_path / "out"
-    assert qlora.main(command(make_base(), "--max_steps", "2")) == 0
-    checkpoint = out / "checkpoint-2"
+def as_published(checkpoint: Path) -> None:
+    """Lay a checkpoint out as the published script did: the adapter in a folder of its own, and no manifest."""
     (checkpoint / "adapter_model").mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         shutil.move(checkpoint / name, checkpoint / "adapter_model" / name)
-    for path in (checkpoint / "manifest.json", out / "completed", out / "adapter_model.safetensors"):
-        path.unlink()
+    (checkpoint / "manifest.json").unlink()
+
+
+def test_older_layout_is_read(make_base, command, trained, adapter_of, capsys):
+    """`checkpoint-N/adapter_model/`, as the published script left it, is trained on as one adapter."""
+    checkpoint = trained / "checkpoint-3"
+    as_published(checkpoint)
+    for name in ("completed", "adapter_model.safetensors"):
+        (trained / name).unlink()
     before = adapter_of(checkpoint / "adapter_model")
     capsys.readouterr()
-    assert qlora.main(command(make_base(), "--max_steps", "3")) == 0
+    assert qlora.main(command(make_base(), *TRAINED, "--max_steps", "4")) == 0
     assert f"going on from {checkpoint}" in capsys.readouterr().out
-    after = adapter_of(out)
+    after = adapter_of(trained)
     assert before.keys() == after.keys()
     assert not any(torch.equal(before[name], after[name]) for name in before)
-    assert (out / "checkpoint-3" / "adapter_model.safetensors").is_file()
-    assert not (out / "checkpoint-3" / "adapter_model").exists()
+    assert (trained / "checkpoint-4" / "adapter_model.safetensors").is_file()
+    assert not (trained / "checkpoint-4" / "adapter_model").exists()
 
 
 DAMAGE = {
@@ -215,7 +224,7 @@ def test_weights_that_are_not_finite_are_not_sealed(make_base, command, tmp_path
     assert get_last_checkpoint(tmp_path / "out") == (str(tmp_path / "out" / "checkpoint-1"), False)
 
 
-@pytest.mark.parametrize("way", [[], ["--full_finetune", "--bits", "32", "--learning_rate", "0.001"]])
+@pytest.mark.parametrize("way", [(), FULL])
 def test_final_weights_are_read_back(way, make_base, command, tmp_path, monkeypatch, capsys):
     """A disk that holds something else than was written: exit status 1, and no `completed`."""
     import training.checkpoint as module
@@ -249,23 +258,21 @@ def test_second_signal_stops_at_once():
 def test_more_epochs_go_on(make_base, command, tmp_path):
     """Steps are counted from the epochs that are asked for now, not from those of the checkpoint."""
     out = tmp_path / "out"
-    argv = command(make_base(), "--max_steps", "-1", "--save_strategy", "epoch")
+    argv = command(make_base(), "--max_steps", "-1", "--save_strategy", "epoch", "--max_train_samples", "8")
     assert qlora.main([*argv, "--num_train_epochs", "1"]) == 0
-    assert copy_of_state(out)["global_step"] == 6
+    assert copy_of_state(out)["global_step"] == 2
     (out / "completed").unlink()
     assert qlora.main([*argv, "--num_train_epochs", "2"]) == 0
-    assert copy_of_state(out)["global_step"] == 12
+    assert copy_of_state(out)["global_step"] == 4
 
 
-def test_refused_request_changes_nothing(make_base, command, tmp_path):
+def test_refused_request_changes_nothing(make_base, command, trained, tmp_path):
     """A typo after a completed run: `completed` and the metrics stay."""
-    out = tmp_path / "out"
-    assert qlora.main(command(make_base(), "--do_eval")) == 0
-    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
-    named = ["--resume_from_checkpoint", str(out / "checkpoint-3"), "--max_steps", "9"]
+    before = {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()}
+    named = ["--resume_from_checkpoint", str(trained / "checkpoint-3"), "--max_steps", "9"]
     assert qlora.main(command(make_base(), *named, "--learning_rate", "1")) == 2
     assert qlora.main(command(make_base(), *named, "--dataset", str(tmp_path / "absent.jsonl"))) == 2
-    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    assert {path.name: path.read_bytes() for path in trained.iterdir() if path.is_file()} == before
 
 
 def test_no_resume_without_an_optimizer(make_base, command, tmp_path, capsys):
@@ -276,51 +283,45 @@ def test_no_resume_without_an_optimizer(make_base, command, tmp_path, capsys):
     assert "has no optimizer.pt (--save_only_model" in capsys.readouterr().err
 
 
-def test_completed_is_taken_back_while_training_goes_on(make_base, command, tmp_path, stop_after):
-    out = tmp_path / "out"
-    assert qlora.main(command(make_base(), "--save_steps", "1")) == 0
+def test_completed_is_taken_back_while_training_goes_on(make_base, command, trained, stop_after):
     stop_after(5)
-    named = str(out / "checkpoint-2")
-    assert qlora.main(command(make_base(), "--resume_from_checkpoint", named, "--max_steps", "9")) == 143
-    assert get_last_checkpoint(out) == (str(out / "checkpoint-5"), False)
+    named = str(trained / "checkpoint-3")
+    assert qlora.main(command(make_base(), *TRAINED, "--resume_from_checkpoint", named, "--max_steps", "9")) == 143
+    assert get_last_checkpoint(trained) == (str(trained / "checkpoint-5"), False)
 
 
-def test_completed_run_of_the_published_script(make_base, command, tmp_path, capsys):
+def test_completed_run_of_the_published_script(make_base, command, trained):
     """`completed` in the root, adapters only in `checkpoint-N/adapter_model/`: predicted with, not trained further."""
-    out = tmp_path / "out"
-    assert qlora.main(command(make_base(), "--do_eval")) == 0
-    tuned = json.loads((out / "metrics.json").read_text())["eval_loss"]
-    checkpoint = out / "checkpoint-3"
-    (checkpoint / "adapter_model").mkdir()
+    tuned = json.loads((trained / "metrics.json").read_text())["eval_loss"]
+    checkpoint = trained / "checkpoint-3"
+    as_published(checkpoint)
     for name in ("adapter_config.json", "adapter_model.safetensors"):
-        shutil.move(checkpoint / name, checkpoint / "adapter_model" / name)
-        (out / name).unlink()
-    (checkpoint / "manifest.json").unlink()
-    (out / "completed").write_text("")
-    assert get_last_checkpoint(out) == (str(checkpoint), True)
+        (trained / name).unlink()
+    (trained / "completed").write_text("")
+    assert get_last_checkpoint(trained) == (str(checkpoint), True)
     assert qlora.main(command(make_base(), "--do_eval")) == 0
-    assert json.loads((out / "metrics.json").read_text())["eval_loss"] == tuned
+    assert json.loads((trained / "metrics.json").read_text())["eval_loss"] == tuned
 
 
-def test_rows_that_were_trained_on_are_not_passed_off_as_held_out(make_base, command, tmp_path, rows_file, capsys):
-    predict = ["--do_train", "False", "--do_predict"]
-    assert qlora.main(command(make_base())) == 0
+def test_rows_that_were_trained_on_are_not_passed_off_as_held_out(
+    make_base, command, trained, tmp_path, rows_file, capsys
+):
+    predict = ["--do_train", "False", "--do_predict", "--max_eval_samples", "1", "--max_new_tokens", "1"]
+    for more, warned in (([], False), (["--seed", "7"], True), (["--eval_dataset_size", "5"], True)):
+        capsys.readouterr()
+        assert qlora.main(command(make_base(), *predict, *more)) == 0
+        assert ("rows that are evaluated now were trained on" in capsys.readouterr().out) == warned
+    predict += ["--output_dir", str(tmp_path / "all")]
+    assert qlora.main(command(make_base(), "--max_steps", "1", "--output_dir", str(tmp_path / "all"))) == 0
     other = shutil.copy(rows_file, tmp_path / "other.jsonl")
     same = [*predict, "--eval_dataset", str(rows_file)]
     for more, warned in ((predict, True), (same, True), ([*predict, "--eval_dataset", str(other)], False)):
         capsys.readouterr()
         assert qlora.main(command(make_base(), *more)) == 0
         assert ("rows that are evaluated now were trained on" in capsys.readouterr().out) == warned
-    held_out = ["--output_dir", str(tmp_path / "held")]
-    assert qlora.main(command(make_base(), "--do_eval", *held_out)) == 0
-    for more, warned in (([], False), (["--seed", "7"], True), (["--eval_dataset_size", "5"], True)):
-        capsys.readouterr()
-        assert qlora.main(command(make_base(), *predict, *held_out, *more)) == 0
-        assert ("rows that are evaluated now were trained on" in capsys.readouterr().out) == warned
 
 
-def test_tuned_weights_on_another_base_are_refused(make_base, command, tmp_path, capsys):
-    assert qlora.main(command(make_base())) == 0
+def test_tuned_weights_on_another_base_are_refused(make_base, command, trained, tmp_path, capsys):
     other = shutil.copytree(make_base(), tmp_path / "other")
     assert qlora.main(command(other, "--do_train", "False", "--do_eval")) == 2
     assert "tuned from another base model" in capsys.readouterr().err

@@ -39,9 +39,8 @@ def test_ratings_of_three_games_are_those_worked_out_by_hand():
     # a loses to c: a expects 1 / (1 + 10^((999.263693-1016)/400)) = 0.524067 and loses 32 times that, 16.770140.
     games = [Game("1", "a", "b", 1, "j"), Game("2", "b", "c", 3, "j"), Game("3", "a", "c", 2, "j")]
     [[a, b, c]] = play(make_tournament(games), [numpy.arange(3)])
-    assert a == pytest.approx(1016 - 16.770140, abs=1e-5)
-    assert b == pytest.approx(984 + 0.736307, abs=1e-5)
-    assert c == pytest.approx(1000 - 0.736307 + 16.770140, abs=1e-5)
+    worked_out = [1016 - 16.770140, 984 + 0.736307, 1000 - 0.736307 + 16.770140]
+    assert [a, b, c] == pytest.approx(worked_out, rel=1e-8)  # they have ten digits
 
 
 def test_k_and_start():

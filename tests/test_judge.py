@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from judge_server import PLAYERS, QUESTIONS, command_line, completion, longer_wins, read, serving
 
+from eval import judge_run
 from eval.judge import main
 from eval.judge_output import Ratings
 
@@ -189,19 +190,26 @@ def test_a_line_that_is_no_rating_is_refused(server, command, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_what_is_under_way_end(signum, server, command, tmp_path, capsys):
+def test_a_signal_lets_what_is_under_way_end(signum, server, command, tmp_path, capsys, monkeypatch):
+    follow, stops = judge_run.follow, []
+
+    def watch(events, working, stop, bar):
+        stops.append(stop)
+        return follow(events, working, stop, bar)
+
     def answer(asked):
         if len(server.bodies) == 3:
             os.kill(os.getpid(), signum)
-            time.sleep(1)  # five times as long as the main thread sleeps before it looks
+            assert stops[0].wait(timeout=60)  # the main thread has heard of it
         return longer_wins(asked)
 
+    monkeypatch.setattr(judge_run, "follow", watch)
     server.answer = answer
     handler = signal.getsignal(signum)
     assert main(command()) == 128 + signum
     assert signal.getsignal(signum) is handler
     done = sum(map(len, read(tmp_path / "ratings").values()))
-    assert 3 <= done < 8, "the one under way is kept, and the others are not asked"
+    assert done == 3, "the one under way is kept, and the others are not asked"
     said = f"stopped by {signum.name}: {done} of 8 comparisons are judged. To go on:\n    python -m eval.judge"
     assert said in capsys.readouterr().err
     server.answer = longer_wins

@@ -1,7 +1,6 @@
 """The flags of transformers: settings, pairs and notes; the trial of schedule and optimizer; pushing to the hub."""
 
 import dataclasses
-import gc
 import inspect
 import json
 import re
@@ -303,16 +302,8 @@ def shared(make_base, make_args, rows_file, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     plain = ["--model_name_or_path", str(make_base()), "--dataset", str(rows_file), "--output_dir", str(out)]
     plain += ["--bits", "32", "--lora_r", "64", "--use_cpu", "--disable_tqdm", "--source_max_len", "64"]
-    plain += [
-        "--target_max_len",
-        "32",
-        "--max_steps",
-        "2",
-        "--per_device_train_batch_size",
-        "2",
-        "--save_strategy",
-        "no",
-    ]
+    plain += ["--target_max_len", "32", "--max_steps", "2", "--per_device_train_batch_size", "2"]
+    plain += ["--save_strategy", "no"]
     plain += ["--gradient_accumulation_steps", "1", "--logging_strategy", "no", "--eval_dataset_size", "4"]
     plain += ["--gradient_checkpointing", "False"]
     args = make_args([*plain, "--do_eval"])[0]
@@ -324,9 +315,7 @@ def shared(make_base, make_args, rows_file, tmp_path_factory):
         collators = {} if training.step_batching else {"train_collator": None}
         return build_trainer(model, tokenizer, training, generation, {**module, **collators})
 
-    gc.freeze()  # each run collects garbage, which takes most of its time where all libraries are looked through
-    yield Namespace(plain=plain, model=model, trainer=trainer)
-    gc.unfreeze()
+    return Namespace(plain=plain, model=model, trainer=trainer)
 
 
 def trains(shared, *flags: str) -> None:

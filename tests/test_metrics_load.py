@@ -25,7 +25,9 @@ def refuse(*arguments):
     raise AssertionError("the network was touched")
 
 socket.socket.connect = socket.getaddrinfo = refuse
+sys.modules["transformers"] = None  # evaluate would import it, in seconds, for pipelines that no metric needs
 import evaluate
+del sys.modules["transformers"]
 
 metrics, predictions, references, several = json.loads(sys.argv[1])
 found = {}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rounding import DESCENT, ROUNDING, ROUNDING_BF16, assert_near
 from test_trainer import make_trainer, rows_of
 from transformers import trainer_utils
 
@@ -119,8 +120,8 @@ def test_packed_logits_are_the_unpacked_ones(architecture):
         packed = model(input_ids=sequence["input_ids"], position_ids=sequence["position_ids"]).logits[0]
         alone = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         alone = alone[batch["attention_mask"].bool()]
-        assert (packed - alone).abs().max() <= 1e-5
-        assert packing_error(model, sequence, takes_logits_to_keep(model)) < EXACT / 100
+        assert_near(packed, alone)
+        assert packing_error(model, sequence, takes_logits_to_keep(model)) < ROUNDING
 
 
 @pytest.mark.parametrize("architecture", LEAKY)
@@ -139,7 +140,7 @@ def test_the_check_finds_what_would_make_a_known_architecture_leak():
     with torch.no_grad():
         assert model.config.use_cache and packing_error(model, sequence, skips_head=True) > 0.05
         model.config.use_cache = False
-        assert packing_error(model, sequence, skips_head=True) < EXACT / 100
+        assert packing_error(model, sequence, skips_head=True) < ROUNDING
         assert 0 < packing_error(model.to(torch.bfloat16), sequence, skips_head=True) < steps.ROUNDED / 3
 
 
@@ -213,13 +214,12 @@ def test_packed_loss_and_gradient_are_the_unpacked_ones(architecture, flags, mak
         trainer.packing_checked = "position_ids" not in step[0]
         loss = trainer.training_step(trainer.model, step, items)
         trained = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
-        results.append((len(step), loss.item(), {name: p.grad.clone() for name, p in trained.items()}))
-    (sequences, loss, gradient), *others = results
-    assert 1 < sequences < 8 and [other[0] for other in others] == [1, 8]
-    for _, other_loss, other_gradient in others:
-        assert loss == pytest.approx(other_loss, rel=1e-6)
-        for name, value in gradient.items():
-            torch.testing.assert_close(value, other_gradient[name], rtol=1e-4, atol=1e-6)
+        gradients = {name: p.grad.clone() for name, p in trained.items()}
+        results.append((len(step), gradients | {"loss": loss}))
+    (sequences, packed), *others = results
+    assert 1 < sequences < 8 and [count for count, _ in others] == [1, 8]
+    for _, padded in others:
+        assert_near(packed, padded)
     assert trainer.packing_checked
 
 
@@ -231,20 +231,20 @@ def train(argv, adapter_of, out: Path):
 
 @pytest.mark.parametrize("way", [[], ["--full_finetune", "--bits", "32"], ["--bf16"]], ids=["QLoRA", "full", "bf16"])
 def test_packed_training_is_unpacked_training(way, make_base, command, tmp_path, adapter_of):
-    """The same weights after seven steps, over more than one epoch and its last, smaller step."""
-    flags = [*way, "--max_steps", "7", "--logging_steps", "1", "--max_train_samples", "18", "--save_strategy", "no"]
-    flags += ["--learning_rate", "0.001"]
+    """The same weights after four steps, over more than one epoch and its last, smaller step."""
+    flags = [*way, "--max_steps", "4", "--logging_steps", "1", "--max_train_samples", "10", "--save_strategy", "no"]
+    flags += DESCENT
     plain, plain_losses = train(command(make_base(), *flags, "--group_by_length", "False"), adapter_of, tmp_path / "1")
     packed, losses = train(command(make_base(), *flags, "--packing"), adapter_of, tmp_path / "2")
-    exact = "--bf16" not in way
-    assert losses == pytest.approx(plain_losses, rel=1e-5 if exact else 2e-2)
-    for name, weight in plain.items() if exact else ():
-        torch.testing.assert_close(packed[name], weight, rtol=1e-3, atol=2e-5)
+    bfloat16 = "--bf16" in way  # which keeps 8 bits: too few for several steps to end at the same weights
+    assert_near(losses, plain_losses, ROUNDING_BF16 if bfloat16 else ROUNDING)
+    if not bfloat16:
+        assert_near(packed, plain)
 
 
 def test_packed_run_resumes_bit_for_bit(make_base, command, tmp_path, adapter_of, stop_after, monkeypatch):
-    """12 steps = SIGTERM after 5 + 7, with dropout."""
-    argv = command(make_base(), "--packing", "--max_steps", "12", "--lora_dropout", "0.1", "--logging_steps", "1")
+    """8 steps = SIGTERM after 5 + 3, with dropout."""
+    argv = command(make_base(), "--packing", "--max_steps", "8", "--lora_dropout", "0.1", "--logging_steps", "1")
     one, losses = train(argv, adapter_of, tmp_path / "one")
     with monkeypatch.context() as context:
         stop_after(5)
@@ -256,7 +256,7 @@ def test_packed_run_resumes_bit_for_bit(make_base, command, tmp_path, adapter_of
     two, resumed_losses = train(argv, adapter_of, tmp_path / "two")
     assert not warnings
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert len(losses) == 12 and losses == resumed_losses
+    assert len(losses) == 8 and losses == resumed_losses
 
 
 # ---- Refusals ------------------------------------------------------------------------------------------------------

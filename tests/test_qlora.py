@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rounding import assert_near, distance
 
 import qlora
 
@@ -40,17 +41,16 @@ def test_a_whole_run_leaves_what_it_says(make_base, command, tmp_path, capsys):
 
 
 def test_bars_say_what_is_measured(make_base, command, capsys):
-    argv = command(make_base(), "--do_eval", "--do_predict", "--compare_base")
+    argv = command(make_base(), "--do_eval", "--do_predict", "--compare_base", "--max_steps", "1")
     argv[argv.index("--disable_tqdm") + 1] = "False"
     assert qlora.main(argv) == 0
     shown = capsys.readouterr().err
     assert all(f"{kind}: " in shown for kind in ("base_eval", "base_predict", "\reval", "\rpredict"))
 
 
-def test_a_later_command_brings_the_numbers_of_the_card_up_to_date(make_base, command, tmp_path):
+def test_a_later_command_brings_the_numbers_of_the_card_up_to_date(make_base, command, trained):
     """What it says of the training stays, and so does what was written into it by hand."""
-    card = tmp_path / "out" / "README.md"
-    assert qlora.main(command(make_base())) == 0
+    card = trained / "README.md"
     made = card.read_text()
     card.write_text(f"{made}\nNot for production.\n")
     assert qlora.main(command(make_base(), "--do_train", "False", "--do_predict")) == 0
@@ -59,7 +59,7 @@ def test_a_later_command_brings_the_numbers_of_the_card_up_to_date(make_base, co
     assert "--do_predict" not in now and now.endswith("|\n\nNot for production.\n")
     assert set(made.splitlines()) < set(now.splitlines())
     other = command(make_base(), "--do_train", "False", "--do_eval", "--resume_from_checkpoint")
-    assert qlora.main([*other, str(tmp_path / "out" / "checkpoint-3")]) == 0
+    assert qlora.main([*other, str(trained / "checkpoint-3")]) == 0
     assert card.read_text() == now  # which is of the weights beside it
 
 
@@ -80,8 +80,8 @@ def test_adapter_loads_with_plain_peft(make_base, make_args, command, tmp_path):
         untuned = base(ids).logits
         theirs = PeftModel.from_pretrained(base, out).eval()(ids).logits
         ours = get_accelerate_model(make_args(argv)[0], str(out))[0].eval()(ids).logits
-    torch.testing.assert_close(theirs, ours)
-    assert (theirs - untuned).abs().max() > 1e-3
+    assert_near(theirs, ours)
+    assert distance(untuned, ours) > 0.01
 
 
 def test_added_pad_row_is_saved_with_the_adapter(make_base, command, tmp_path):
@@ -106,7 +106,7 @@ def test_added_pad_row_is_saved_with_the_adapter(make_base, command, tmp_path):
         model.resize_token_embeddings(len(tokenizer))
         model = PeftModel.from_pretrained(model, directory)
         embeddings = model.get_input_embeddings().weight
-        torch.testing.assert_close(embeddings[-1], embeddings[:-1].mean(dim=0))
+        assert_near(embeddings[-1], embeddings[:-1].mean(dim=0))
     loss = json.loads((out / "metrics.json").read_text())["eval_loss"]
     assert qlora.main(command(base, "--bits", "32", "--do_eval")) == 0
     assert json.loads((out / "metrics.json").read_text())["eval_loss"] == loss
@@ -175,7 +175,7 @@ def test_run_without_a_step_is_a_failure(make_base, command, tmp_path, capsys):
 
 def test_metrics_of_the_base_do_not_become_the_adapters(make_base, command, tmp_path):
     assert qlora.main(command(make_base(), "--do_train", "False", "--do_eval")) == 0
-    assert qlora.main(command(make_base())) == 0
+    assert qlora.main(command(make_base(), "--max_steps", "1")) == 0
     assert "eval_loss" not in json.loads((tmp_path / "out" / "metrics.json").read_text())
 
 
@@ -205,38 +205,18 @@ def test_sampling_and_beams_run(make_base, command, tmp_path):
         assert len(read_lines(out / "predictions.jsonl")) == 4
 
 
-@pytest.mark.parametrize("argv, status, text", [
-    (["--help"], 0, "--model_name_or_path"),
-    (["--lerning_rate", "1e-4"], 2, "Did you mean --learning_rate?"),
-    (["--bits", "4", "--full_finetune"], 2, "--full_finetune with --bits 4"),
-])  # fmt: skip
-def test_as_a_program(argv, status, text):
-    run = subprocess.run([sys.executable, "qlora.py", *argv], cwd=REPOSITORY, capture_output=True, text=True)
-    assert run.returncode == status
-    assert text in (run.stdout if status == 0 else run.stderr)
-    assert "Traceback" not in run.stderr
-
-
 def test_real_model_on_real_rows(shared_data, tmp_path):
-    """64 rows of Alpaca with a real 260K-parameter Llama: the loss falls, and everything is written."""
-    flags = [
-        "--max_train_samples",
-        "64",
-        "--eval_dataset_size",
-        "16",
-        "--source_max_len",
-        "128",
-        "--target_max_len",
-        "64",
-    ]
-    flags += ["--max_steps", "8", "--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "1"]
+    """Rows of Alpaca with a real 260K-parameter Llama: the loss falls, and everything is written."""
+    flags = ["--max_train_samples", "32", "--eval_dataset_size", "8", "--source_max_len", "64"]
+    flags += ["--target_max_len", "64", "--max_steps", "4"]
+    flags += ["--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "1"]
     flags += ["--learning_rate", "2e-3", "--do_eval", "--do_predict", "--max_new_tokens", "4", "--disable_tqdm", "True"]
-    model, rows = shared_data / "models" / "stories260K", shared_data / "alpaca" / "alpaca_data.json.gz"
+    model, rows = shared_data / "models" / "stories260K", shared_data / "alpaca" / "llamafactory_alpaca_en_demo.json"
     argv = ["--model_name_or_path", str(model), "--dataset", str(rows), "--output_dir", str(tmp_path), *flags]
     assert qlora.main(argv) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["eval_loss"] < metrics["eval_loss_before"] - 0.1
-    assert len(read_lines(tmp_path / "predictions.jsonl")) == 16
+    assert len(read_lines(tmp_path / "predictions.jsonl")) == 8
 
 
 def test_stopped_as_a_program(make_base, command, tmp_path):
@@ -300,7 +280,7 @@ def test_preview_shows_the_template_that_the_run_was_trained_with(make_base, com
     template = tmp_path / "mine.jinja"
     template.write_text("{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}{% endfor %}"
                         "{% if add_generation_prompt %}<assistant>{% endif %}")  # fmt: skip
-    argv = command(make_base(), "--dataset", str(rows))
+    argv = command(make_base(), "--dataset", str(rows), "--max_steps", "1")
     assert qlora.main([*argv, "--chat_template", str(template)]) == 0
     template.unlink()
     capsys.readouterr()
@@ -310,7 +290,7 @@ def test_preview_shows_the_template_that_the_run_was_trained_with(make_base, com
 
 def test_data_that_changed_since_the_checkpoint_is_said(make_base, command, tmp_path, capsys):
     rows = chat_rows(tmp_path / "chat.jsonl")
-    argv = command(make_base(), "--dataset", str(rows))
+    argv = command(make_base(), "--dataset", str(rows), "--max_steps", "1")
     assert qlora.main([*argv, "--do_eval"]) == 0
     again = [*argv, "--do_train", "False", "--do_eval"]
     assert qlora.main(again) == 0

@@ -1,8 +1,11 @@
 """Every real data file loads; `pytest -s tests/test_real_data.py` prints what became of each as a table."""
 
+import functools
 from argparse import Namespace
 
 import pytest
+
+from data import tokens
 
 EMPTY = "an empty answer"
 KTO = "label is false: an answer marked as bad"
@@ -70,7 +73,9 @@ TOKENIZED = 100  # rows of each file, for the supervised share
 def tokenizer(shared_data):
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(shared_data / "tokenizers" / "llama-2-hf")
+    with pytest.MonkeyPatch.context() as monkeypatch:  # its 32,000 tokens are digested once, not for every file
+        monkeypatch.setattr(tokens, "_tokenizer_state", functools.cache(tokens._tokenizer_state))
+        yield AutoTokenizer.from_pretrained(shared_data / "tokenizers" / "llama-2-hf")
 
 
 def test_every_data_file_is_in_the_table(shared_data):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import tiny_config
+from rounding import ROUNDING, ROUNDING_BF16, assert_near
 
 import qlora
 from training.model import get_accelerate_model, get_tokenizer
@@ -289,7 +290,7 @@ def test_new_rows_start_at_the_mean_of_the_old(no_padding, architecture, tied):
     for was, now in zip(before, tables, strict=True):
         assert now.shape[0] == old + 1 == model.config.vocab_size
         assert torch.equal(now[:old], was)
-        torch.testing.assert_close(now[old], was.mean(dim=0))
+        assert_near(now[old], was.mean(dim=0))
     assert model(torch.tensor([[0, old]])).logits.shape[-1] == old + 1
 
 
@@ -299,7 +300,7 @@ def test_several_new_tokens_each_get_a_row(no_padding):
     smart_tokenizer_and_embedding_resize({"pad_token": "[PAD]", "bos_token": "[BOS]"}, no_padding, model)
     rows = model.get_input_embeddings().weight
     assert rows.shape[0] == old + 2 and {no_padding.pad_token_id, no_padding.bos_token_id} == {old, old + 1}
-    torch.testing.assert_close(rows[old:], mean.expand(2, -1))
+    assert_near(rows[old:], mean.expand(2, -1))
 
 
 @pytest.mark.parametrize("spare", [1, 128])
@@ -334,7 +335,8 @@ def test_quantized_models_grow_too(base_without_padding, args_for, bits):
     rows = model.get_input_embeddings().weight
     head = model.get_output_embeddings().weight
     assert rows.shape[0] == head.shape[0] == len(tokenizer) == tokenizer.pad_token_id + 1
-    torch.testing.assert_close(rows[-1].float(), rows[:-1].float().mean(dim=0), rtol=1e-2, atol=1e-4)
+    share = ROUNDING_BF16 if rows.dtype == torch.bfloat16 else ROUNDING
+    assert_near(rows[-1], rows[:-1].float().mean(dim=0), share)
     assert not any(p.requires_grad for n, p in model.named_parameters() if "lora_" not in n)
 
 
@@ -361,7 +363,7 @@ def test_saved_adapter_reloads_with_the_same_logits(base_without_padding, args_f
 
     ours, reloaded = get_accelerate_model(args, str(out))
     assert reloaded.pad_token_id == tokenizer.pad_token_id
-    torch.testing.assert_close(ours(ids).logits, expected, rtol=0, atol=0)
+    assert torch.equal(ours(ids).logits, expected)
 
     quantization = {}
     if bits == "4":
@@ -369,5 +371,6 @@ def test_saved_adapter_reloads_with_the_same_logits(base_without_padding, args_f
         quantization["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, **settings)
     theirs = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, device_map={"": "cpu"}, **quantization)
     theirs.resize_token_embeddings(len(AutoTokenizer.from_pretrained(out)))
-    theirs = PeftModel.from_pretrained(theirs, out)
-    torch.testing.assert_close(theirs(ids).logits, expected, rtol=0, atol=1e-6)
+    # Not in evaluation, where bitsandbytes rounds to bfloat16 on a CPU with AVX512-BF16; nothing here drops out.
+    theirs = PeftModel.from_pretrained(theirs, out).train()
+    assert_near(theirs(ids).logits, expected)

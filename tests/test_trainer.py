@@ -2,15 +2,12 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 
-import numpy as np
 import pytest
 import torch
 import transformers
 from conftest import ARCHITECTURES, REPOSITORY
+from rounding import DESCENT, ROUNDING, assert_near
 
 import qlora
 from data.loading import make_data_module
@@ -59,10 +56,8 @@ def test_loss_at_supervised_positions_is_the_whole_loss(architecture, make_base,
     plain_loss, plain = gradients(trainer.model, inputs)
     kept = supervised_only(inputs)
     kept_loss, sparse = gradients(trainer.model, kept)
-    assert kept_loss == pytest.approx(plain_loss, rel=1e-6)
-    assert plain and plain.keys() == sparse.keys()
-    for name, gradient in plain.items():
-        torch.testing.assert_close(sparse[name], gradient, rtol=1e-4, atol=1e-6)
+    assert kept_loss == pytest.approx(plain_loss, rel=ROUNDING)
+    assert_near(sparse, plain)
     logits = trainer.model(**kept).logits
     assert logits.shape[0] == int((inputs["labels"][:, 1:] != -100).sum()) < inputs["labels"].numel()
 
@@ -76,7 +71,7 @@ def test_row_losses_add_up_to_each_rows_own_loss(make_base, make_args, command):
         for row in range(len(together)):
             one = {name: value[row : row + 1] for name, value in inputs.items()}
             mean = trainer.model(**one).loss.item()
-            assert together[row, 0].item() / together[row, 1].item() == pytest.approx(mean, rel=1e-5)
+            assert together[row, 0].item() / together[row, 1].item() == pytest.approx(mean, rel=ROUNDING)
 
 
 def train_with(make_args, argv, adapter_of, out):
@@ -90,22 +85,18 @@ def test_accumulation_is_a_larger_batch(make_base, command, tmp_path, adapter_of
     for rows, micro_batches in ((1, 8), (8, 1), (4, 2)):
         out = tmp_path / f"{rows}x{micro_batches}"
         flags = ["--per_device_train_batch_size", str(rows), "--gradient_accumulation_steps", str(micro_batches)]
-        flags += ["--output_dir", str(out), "--train_sampling_strategy", "sequential", "--optim", "sgd"]
-        assert qlora.main(command(make_base(), *flags, "--max_steps", "2", "--learning_rate", "1.0")) == 0
+        flags += ["--output_dir", str(out), "--train_sampling_strategy", "sequential", "--max_steps", "2"]
+        assert qlora.main(command(make_base(), *flags, *DESCENT)) == 0
         results.append(adapter_of(out))
-    moved = max(weight.abs().max().item() for name, weight in results[0].items() if "lora_B" in name)
-    assert moved > 1e-3
     for other in results[1:]:
-        for name, weight in results[0].items():
-            torch.testing.assert_close(other[name], weight, rtol=1e-4, atol=1e-6)
+        assert_near(other, results[0])
 
 
 # ---- Steps of several micro-batches --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def watched(monkeypatch):
-    """For each optimizer step of the run, the (rows, longest) of the micro-batches that were trained on."""
+def watch(monkeypatch) -> list[list[tuple[int, ...]]]:
+    """For each optimizer step from now on, the (rows, longest) of the micro-batches that were trained on."""
     seen: list[list[tuple[int, ...]]] = []
     step, loss = trainer_module.QLoRATrainer.get_batch_samples, trainer_module.QLoRATrainer.compute_loss
 
@@ -124,6 +115,18 @@ def watched(monkeypatch):
     return seen
 
 
+def run_watched(argv, out) -> tuple[list, list[dict]]:
+    """Run a command line that writes to `out`; gives what `watch` sees of it, and what was logged of each step."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        steps = watch(monkeypatch)
+        assert qlora.main([*argv, "--output_dir", str(out)]) == 0
+    state = json.loads((out / "trainer_state.json").read_text(encoding="utf-8"))
+    assert state["global_step"] == 10 and state["total_flos"] > 0
+    return steps, [entry for entry in state["log_history"] if "loss" in entry]
+
+
+TWO_EPOCHS = ["--max_steps", "-1", "--num_train_epochs", "2", "--max_train_samples", "18", "--logging_steps", "1"]
+TWO_EPOCHS += ["--include_num_input_tokens_seen", "--save_strategy", "no", *DESCENT]
 SPLITS = {
     "by length": [],
     "by length, workers": ["--dataloader_num_workers", "2"],
@@ -132,21 +135,20 @@ SPLITS = {
 }
 
 
+@pytest.fixture(scope="module")
+def plain(make_base, command_to, tmp_path_factory):
+    """Directory of a run whose steps are not split by length, and what `run_watched` gives of it."""
+    out = tmp_path_factory.mktemp("plain")
+    argv = command_to(out, make_base(), *TWO_EPOCHS, "--group_by_length", "False")
+    return out, *run_watched(argv, out)
+
+
 @pytest.mark.parametrize("way", SPLITS)
-def test_how_a_step_is_split_changes_nothing(way, make_base, command, tmp_path, adapter_of, watched):
+def test_how_a_step_is_split_changes_nothing(way, plain, make_base, command, tmp_path, adapter_of):
     """Same rows in every step, same losses, same weights: over two epochs of 18 rows, the last step of 2 each."""
-    flags = ["--max_steps", "-1", "--num_train_epochs", "2", "--max_train_samples", "18", "--logging_steps", "1"]
-    flags += ["--include_num_input_tokens_seen", "--save_strategy", "no", "--optim", "sgd"]
-    flags += ["--learning_rate", "1.0"]
-    histories, adapters = [], []
-    for name, more in {"plain": ["--group_by_length", "False"], "split": SPLITS[way]}.items():
-        argv = command(make_base(), *flags, *more, "--output_dir", str(tmp_path / name))
-        assert qlora.main(argv) == 0
-        adapters.append(adapter_of(tmp_path / name))
-        state = json.loads((tmp_path / name / "trainer_state.json").read_text(encoding="utf-8"))
-        histories.append([entry for entry in state["log_history"] if "loss" in entry])
-        assert state["global_step"] == 10 and state["total_flos"] > 0
-    plain_steps, split_steps = watched[:10], watched[10:]
+    out, *of_plain = plain
+    of_split = run_watched(command(make_base(), *TWO_EPOCHS, *SPLITS[way]), tmp_path)
+    (plain_steps, split_steps), histories = zip(of_plain, of_split, strict=True)
     rows = [[sum(batch[0] for batch in step) for step in steps] for steps in (plain_steps, split_steps)]
     assert rows[0] == rows[1] == [4, 4, 4, 4, 2] * 2
     padded = [sum(size[0] * size[1] for step in steps for size in step) for steps in (plain_steps, split_steps)]
@@ -157,14 +159,12 @@ def test_how_a_step_is_split_changes_nothing(way, make_base, command, tmp_path, 
         assert len({len(step) for step in split_steps[:4]}) > 1
     else:
         assert {len(step) for step in split_steps} == {1, 2}
-    for plain, split in zip(*histories, strict=True):
-        assert split["loss"] == pytest.approx(plain["loss"], rel=1e-5)
-        assert split["step"] == plain["step"] and split["epoch"] == pytest.approx(plain["epoch"], abs=0.1)
+    for before, after in zip(*histories, strict=True):
+        assert after["loss"] == pytest.approx(before["loss"], rel=ROUNDING)
+        # To the library a step is one batch of five where it is split, and two of nine where it is not.
+        assert after["step"] == before["step"] and after["epoch"] == pytest.approx(before["epoch"], abs=0.1)
     assert [histories[1][number]["epoch"] for number in (4, 9)] == [1, 2]
-    moved = max(weight.abs().max().item() for name, weight in adapters[0].items() if "lora_B" in name)
-    assert moved > 1e-3
-    for name, weight in adapters[0].items():
-        torch.testing.assert_close(adapters[1][name], weight, rtol=1e-4, atol=1e-6)
+    assert_near(adapter_of(tmp_path), adapter_of(out))
 
 
 def test_the_given_batch_size_is_what_is_recorded(make_base, command, tmp_path):
@@ -206,16 +206,7 @@ def test_what_only_one_micro_batch_holds_still_counts_by_its_tokens(make_base, m
     assert int(items) == sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in step)
     with torch.no_grad():
         whole = trainer.model(**batch_of(module, 7)).loss.item()
-    assert trainer.training_step(trainer.model, step, items).item() == pytest.approx(whole, rel=1e-5)
-
-
-MEAN_LOSS_SCRIPT = """
-import sys
-from transformers import LlamaForCausalLM
-LlamaForCausalLM.accepts_loss_kwargs = False
-import qlora
-sys.exit(qlora.main(sys.argv[1:]))
-"""
+    assert trainer.training_step(trainer.model, step, items).item() == pytest.approx(whole, rel=ROUNDING)
 
 
 def test_a_model_that_takes_mean_losses_learns_by_tokens_too(make_base, command, tmp_path, monkeypatch):
@@ -227,25 +218,20 @@ def test_a_model_that_takes_mean_losses_learns_by_tokens_too(make_base, command,
 
     def flags(name, rows, micro_batches, *more):
         sizes = ["--per_device_train_batch_size", str(rows), "--gradient_accumulation_steps", str(micro_batches)]
-        data = ["--max_train_samples", "18", "--logging_steps", "1", "--save_strategy", "no", "--max_grad_norm", "0"]
+        data = ["--max_train_samples", "10", "--max_steps", "2", "--logging_steps", "1", "--save_strategy", "no"]
+        data += ["--max_grad_norm", "0"]
         return command(make_base(), *data, *sizes, *more, "--output_dir", str(tmp_path / name))
 
-    assert qlora.main(flags("expected", 16, 1)) == 0
+    assert qlora.main(flags("expected", 8, 1)) == 0
     monkeypatch.setattr(transformers.LlamaForCausalLM, "accepts_loss_kwargs", False, raising=False)
-    expected = np.array(logged(tmp_path / "expected"))
+    expected = logged(tmp_path / "expected")
     ways = {
-        "16x1": (16, 1), "4x4": (4, 4), "1x16": (1, 16), "plain": (4, 4, "--group_by_length", "False"),
-        "budget": (4, 4, "--max_tokens_per_batch", "260"), "packed": (4, 4, "--packing"),
+        "8x1": (8, 1), "2x4": (2, 4), "1x8": (1, 8), "plain": (2, 4, "--group_by_length", "False"),
+        "budget": (2, 4, "--max_tokens_per_batch", "260"), "packed": (2, 4, "--packing"),
     }  # fmt: skip
     for name, way in ways.items():
         assert qlora.main(flags(name, *way)) == 0
-        np.testing.assert_allclose(logged(tmp_path / name), expected, rtol=1e-4, err_msg=name)
-    script = tmp_path / "mean_loss.py"
-    script.write_text(MEAN_LOSS_SCRIPT, encoding="utf-8")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    subprocess.run([*launch, *flags("two", 4, 2)], check=True, env=environment)
-    np.testing.assert_allclose(logged(tmp_path / "two"), expected, rtol=1e-4)
+        assert_near({name: logged(tmp_path / name)}, {name: expected})
 
 
 def test_every_process_gets_its_share_of_the_same_step():
@@ -263,10 +249,11 @@ def test_every_process_gets_its_share_of_the_same_step():
     assert len(StepSampler(range(7), 6, 3, drop_last=True)) == 3
 
 
-def test_rows_that_do_not_fill_a_step_are_dropped_or_refused(make_base, command, capsys, watched, tmp_path):
+def test_rows_that_do_not_fill_a_step_are_dropped_or_refused(make_base, command, capsys, monkeypatch, tmp_path):
+    steps = watch(monkeypatch)
     flags = ["--dataloader_drop_last", "True", "--max_steps", "-1", "--num_train_epochs", "1"]
     assert qlora.main(command(make_base(), *flags, "--max_train_samples", "7")) == 0
-    assert len(watched) == 1
+    assert len(steps) == 1
     assert (
         qlora.main(command(make_base(), *flags, "--max_train_samples", "3", "--output_dir", str(tmp_path / "3"))) == 1
     )
@@ -337,7 +324,7 @@ def test_evaluation_loss_is_weighted_by_tokens(make_base, make_args, command):
         tokens = (inputs["labels"][:, 1:] != -100).sum().item()
         with torch.no_grad():
             total += torch.tensor([trainer.model(**inputs).loss.item() * tokens, tokens], dtype=torch.float64)
-    assert losses == pytest.approx([(total[0] / total[1]).item()] * 3, rel=1e-6)
+    assert losses == pytest.approx([(total[0] / total[1]).item()] * 3, rel=ROUNDING)
 
 
 def test_evaluation_without_logits_to_keep_agrees(make_base, make_args, command):
@@ -345,7 +332,7 @@ def test_evaluation_without_logits_to_keep_agrees(make_base, make_args, command)
     trainer, _ = make_trainer(make_args, command(make_base(), "--do_eval"))
     with_skipping = trainer.evaluate()["eval_loss"]
     trainer.skips_head = False
-    assert trainer.evaluate()["eval_loss"] == pytest.approx(with_skipping, rel=1e-6)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(with_skipping, rel=ROUNDING)
 
 
 def test_prediction_keeps_the_order_of_the_data(make_base, command, rows_file, tmp_path):
@@ -378,7 +365,7 @@ def test_every_way_of_training_learns(way, make_base, make_args, command):
     if "--fp16" in WAYS[way] and not torch.cuda.is_available():
         pytest.skip("fp16 training needs a CUDA GPU")
     full = "--full_finetune" in WAYS[way]
-    rate = ["--learning_rate", "0.003" if full else "0.01", "--max_steps", "12", "--logging_steps", "1"]
+    rate = ["--learning_rate", "0.003" if full else "0.01", "--max_steps", "8", "--logging_steps", "1"]
     trainer, _ = make_trainer(make_args, command(make_base(), *WAYS[way], *rate, "--save_strategy", "no"))
     base_size = sum(p.numel() for n, p in trainer.model.named_parameters() if ".lora_" not in n)
     layers = {"q_proj": 64 + 64, "k_proj": 64 + 32, "v_proj": 64 + 32, "o_proj": 64 + 64, "mlp": 3 * (64 + 128)}
@@ -396,7 +383,7 @@ def test_every_way_of_training_learns(way, make_base, make_args, command):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES[1:])
 def test_other_architectures_learn_in_4_bits(architecture, make_base, make_args, command):
-    flags = ["--max_steps", "12", "--logging_steps", "1", "--save_strategy", "no"]
+    flags = ["--max_steps", "8", "--logging_steps", "1", "--save_strategy", "no"]
     trainer, _ = make_trainer(make_args, command(make_base(architecture), *flags))
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
