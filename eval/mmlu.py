@@ -31,7 +31,7 @@ def score_mmlu(model: Any, tokenizer: Any, rows: list[dict[str, str]], split: st
     Args:
         rows: `subject`, `input` (the prompt) and `output` (a letter) of each question.
         split: what stands in the name of each metric.
-        max_tokens: longest prompt, BOS not counted; longer ones are cut from the left, the question never.
+        max_tokens: longest prompt, BOS included; longer ones are cut from the left, the question never.
 
     Raises:
         DataError: the tokenizer has no token of its own for each letter, or a question does not fit the model.
@@ -59,7 +59,7 @@ def encode_mmlu(model: Any, tokenizer: Any, rows: list[dict[str, str]], max_toke
     longest = max(len(prompt.ids) for prompt in prompts)
     if positions is not None and longest > positions:
         shorter = any("\nAnswer: " in prompt.examples for prompt in prompts)
-        advice = f"{FLAG} {positions - 1} cuts their examples" if shorter else "read its scores with care"
+        advice = f"{FLAG} {positions} cuts their examples" if shorter else "read its scores with care"
         print(f"note: MMLU prompts have up to {longest:,} tokens, but this model was made for {positions:,}; {advice}.")
     return prompts
 

@@ -210,7 +210,7 @@ def split_prompt(text: str) -> list[str]:
 def encode_prompts(
     tokenizer: Any, texts: Sequence[str], letters: LetterTokens, max_tokens: int, positions: int | None = None
 ) -> list[Prompt]:
-    """Token ids of prompts, cut from the left to `max_tokens`, BOS not counted: header and whole examples, no question.
+    """Token ids of prompts, cut from the left to `max_tokens`, BOS included: header and whole examples, no question.
 
     Whole ones, so that no model is asked to go on from half of one, and so that what is kept depends on nothing
     but the prompt itself.
@@ -222,11 +222,12 @@ def encode_prompts(
         DataError: a question alone takes more than `positions`.
     """
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    limit = max_tokens if positions is None else min(max_tokens, positions - len(bos))
+    limit = max_tokens if positions is None else min(max_tokens, positions)
+    around = len(bos) + len(letters.lead)
     prompts = []
     for text, ids in zip(texts, encode_texts(tokenizer, texts), strict=True):
         parts = whole_parts = split_prompt(text)
-        while len(ids) + len(letters.lead) > limit and len(parts) > 1:
+        while around + len(ids) > limit and len(parts) > 1:
             parts = parts[1:]
             ids = tokenizer("".join(parts), add_special_tokens=False, verbose=False)["input_ids"]
         whole = bos + ids + list(letters.lead)
@@ -235,7 +236,7 @@ def encode_prompts(
                 f"an MMLU question takes {len(whole)} tokens, and this model has {positions} positions: it cannot be "
                 f"scored. The question: {parts[-1][:80]!r}…"
             )
-        cut, longer = len(parts) < len(whole_parts), len(ids) + len(letters.lead) > limit
+        cut, longer = len(parts) < len(whole_parts), len(whole) > limit
         prompts.append(Prompt(whole, "".join(parts[:-1]), cut, longer))
     return prompts
 

@@ -117,7 +117,7 @@ def test_prompts_longer_than_the_model_was_made_for_are_said(questions, make_bas
     model, tokenizer = loaded(make_base())
     model.config.max_position_embeddings = 100
     mmlu.encode_mmlu(model, tokenizer, load_mmlu(str(questions), "eval"), 2048)
-    assert "this model was made for 100; --mmlu_source_max_len 99 cuts their examples" in capsys.readouterr().out
+    assert "this model was made for 100; --mmlu_source_max_len 100 cuts their examples" in capsys.readouterr().out
     mmlu.encode_mmlu(model, tokenizer, [{"input": HEADER.format("art") + QUESTION.format("a" * 200)}], 2048)
     assert "made for 100; read its scores with care" in capsys.readouterr().out
 

@@ -11,6 +11,7 @@ import pytest
 from data.mmlu import prepare
 from data.mmlu.prompts import LETTERS, Question, format_prompt
 from data.mmlu.sources import read_folder
+from eval.mmlu_prompts import LetterTokens, encode_prompts, letter_tokens
 
 SPLITS = ("dev", "val", "test")
 HUB_SPLITS = {"dev": "dev", "val": "validation", "test": "test"}
@@ -99,7 +100,7 @@ def test_zero_shot_bytes(folder, run, tmp_path):
         "\n"
     )
     assert "2 of 57 subjects" in out and "--mmlu_dataset mmlu-zs" in out
-    assert hashlib.sha256(written["zero_shot_mmlu_val.json"]).hexdigest() in out
+    assert prepare.blob_id(written["zero_shot_mmlu_val.json"]) in out
 
 
 def test_five_shot_bytes(folder, tokenizer, run, tmp_path):
@@ -115,13 +116,13 @@ def test_five_shot_bytes(folder, tokenizer, run, tmp_path):
 
 
 def tokens_of(tiny_tokenizer, shots):
-    """Tokens without BOS of the five-shot prompt of "Which?", after so many examples."""
+    """Tokens of BOS and the five-shot prompt of "Which?", after so many examples."""
     made = {
         name: [Question("world_religions", text, tuple(choices), letter) for text, *choices, letter in listed]
         for name, listed in ROWS["world_religions"].items()
     }
     prompt = format_prompt(made["val"][1], made["dev"][:shots])
-    return len(tiny_tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    return 1 + len(tiny_tokenizer(prompt, add_special_tokens=False)["input_ids"])
 
 
 @pytest.mark.parametrize("shots", range(5))
@@ -136,7 +137,9 @@ def test_as_many_examples_as_fit(shots, folder, tokenizer, tiny_tokenizer, run, 
         assert f"of {limit:,} tokens" in out
 
 
-def test_tokens_are_counted_without_bos_and_truncation(folder, tiny_tokenizer, run, tmp_path):
+def test_bos_is_counted_once_where_the_tokenizer_puts_it_too_and_nothing_is_truncated(
+    folder, tiny_tokenizer, run, tmp_path
+):
     from tokenizers import processors
 
     limit = tokens_of(tiny_tokenizer, 5)
@@ -147,6 +150,20 @@ def test_tokens_are_counted_without_bos_and_truncation(folder, tiny_tokenizer, r
         run("--csv", folder, "--tokenizer", tmp_path / "with_bos", "--max_tokens", max_tokens)
         line = (tmp_path / "out" / "five_shot_mmlu_val.json").read_text().splitlines()[2]
         assert json.loads(line)["input"].count("Answer: ") == shots
+
+
+@pytest.mark.parametrize("tokens, shots", [(2_047, 5), (2_048, 4)])
+def test_the_published_limit_is_2048_tokens_with_bos(tokens, shots, folder, tokenizer, tiny_tokenizer, run, tmp_path):
+    """By default a prompt of 2,047 tokens keeps its examples, as BOS makes it 2,048; scoring leaves all of it whole."""
+    missing = tokens - (tokens_of(tiny_tokenizer, 5) - 1)
+    question = f"Which{'~' * missing}?"  # a token for each ~
+    write_rows(folder, {"world_religions": {"val": [[question, "w", "x", "y", "z", "B"]]}})
+    run("--csv", folder, "--tokenizer", tokenizer)
+    line = (tmp_path / "out" / "five_shot_mmlu_val.json").read_text().splitlines()[-1]
+    text = json.loads(line)["input"]
+    assert question in text and text.count("Answer: ") == shots
+    [prompt] = encode_prompts(tiny_tokenizer, [text], LetterTokens((), (4, 5, 6, 7)), max_tokens=2048)
+    assert not prompt.cut and (len(prompt.ids) == 2_048) == (shots == 5)
 
 
 def test_a_question_too_long_alone_is_kept_and_told(folder, tokenizer, run, tmp_path):
@@ -330,27 +347,56 @@ def test_runs_by_its_path_and_loads_nothing_heavy(folder, tmp_path):
 
 # The real data
 
-ZERO_SHOT_SHA256 = {
-    "val": "2df2476a8ccde60cda1ddad5958f21f46b61fdb609607c3918f7a812246b1694",
-    "test": "a755f86308464ec7c21db20b846042844ee02492fc60c1c73c511eb07d51c5f9",
-}
-FIVE_SHOT_VAL_SHA256 = "38f795b6e1d4b8a7d63b65cb2a9124ba05f26902e3d71c7fb28cf265820f75e3"
-
 
 @pytest.fixture(scope="module")
 def real(shared_data):
-    return read_folder(shared_data / "mmlu")
-
-
-def test_real_zero_shot_files(real):
-    for split, questions, size in [("val", 1_531, 958_559), ("test", 14_042, 8_758_045)]:
-        made = prepare.make_zero_shot(split, real[split])
-        assert (len(real[split]), made.questions, len(made.content)) == (57, questions, size)
-        assert hashlib.sha256(made.content).hexdigest() == ZERO_SHOT_SHA256[split]
-
-
-def test_real_five_shot_validation_file(real, shared_data):
+    """The four files of the official questions, by name."""
     tokenizer = prepare.load_tokenizer(str(shared_data / "tokenizers" / "llama-2-hf"))
-    made = prepare.make_five_shot("val", real["val"], real["dev"], tokenizer, 2048)
-    assert Counter(shots for shots, _ in made.fits) == {5: 1_475, 4: 19, 3: 31, 2: 6}
-    assert len(made.content) == 4_645_672 and hashlib.sha256(made.content).hexdigest() == FIVE_SHOT_VAL_SHA256
+    made = prepare.make_all(read_folder(shared_data / "mmlu"), tokenizer, prepare.SHOTS, 2048)
+    return {file.name: file for file in made}
+
+
+@pytest.mark.parametrize("name", sorted(prepare.PUBLISHED | prepare.OWN))
+def test_real_files_are_those_that_the_readme_lists(name, real):
+    """Each is the blob that the tool knows, and its row says whether the authors' own is known to be the same."""
+    content = real[name].content
+    blob = prepare.blob_id(content)
+    assert blob == (prepare.PUBLISHED | prepare.OWN)[name]
+    digest = hashlib.sha256(content).hexdigest()
+    origin = "the authors' blob" if name in prepare.PUBLISHED else "this tool's output"
+    row = f"| `{name}` | {real[name].questions:,} | {len(content):,} | `{digest}` | `{blob}` | {origin} |"
+    assert row in (prepare.HERE / "README.md").read_text(encoding="utf-8").splitlines()
+
+
+def test_what_is_published_is_said(real):
+    made = list(real.values())
+    assert prepare.compare_to_known(made) == [
+        "", "five_shot_mmlu_test.json: the file that QLoRA's authors published"
+    ]  # fmt: skip
+    changed = made[-1]._replace(content=made[-1].content + b"\n")
+    [_, note] = prepare.compare_to_known([changed])
+    assert note.startswith("note: five_shot_mmlu_test.json: not the bytes")
+
+
+def test_real_prompts_by_examples(real):
+    by_examples = {name: Counter(shots for shots, _ in file.fits) for name, file in real.items() if file.fits}
+    assert by_examples == {
+        "five_shot_mmlu_val.json": {5: 1_475, 4: 19, 3: 31, 2: 6},
+        "five_shot_mmlu_test.json": {5: 13_518, 4: 196, 3: 261, 2: 67},
+    }
+
+
+def test_scoring_cuts_no_published_prompt(real, shared_data):
+    """The longest has exactly the 2,048 tokens of --mmlu_source_max_len, BOS included."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(shared_data / "tokenizers" / "llama-2-hf")
+    file = real["five_shot_mmlu_test.json"]
+    lengths = [tokens for _, tokens in file.fits]
+    lines = zip(file.content.splitlines(), lengths, strict=True)
+    texts = [json.loads(line)["input"] for line, tokens in lines if tokens > 2_040]
+    letters = letter_tokens(tokenizer)
+    prompts = encode_prompts(tokenizer, texts, letters, 2_048)
+    assert not any(prompt.cut for prompt in prompts)
+    assert max(lengths) == max(len(prompt.ids) for prompt in prompts) == 2_048
+    assert any(prompt.cut for prompt in encode_prompts(tokenizer, texts, letters, 2_047))

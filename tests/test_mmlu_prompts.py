@@ -117,10 +117,19 @@ def test_whole_examples_are_cut_from_the_left(tiny_tokenizer, kept):
     text = "".join(EXAMPLES[3 - kept :]) + QUESTION + " "
     length = len(ids_of(tiny_tokenizer, text))
     longer = len(ids_of(tiny_tokenizer, (EXAMPLES[2 - kept] if kept < 3 else HEADER) + text))
-    for limit in (length, longer - 1):
+    for limit in (1 + length, longer):  # with BOS
         [prompt] = encode_prompts(tiny_tokenizer, [PROMPT], letter_tokens(tiny_tokenizer), limit)
-        assert tiny_tokenizer.decode(prompt.ids[1:]) == text, limit  # BOS is not counted
+        assert tiny_tokenizer.decode(prompt.ids[1:]) == text and len(prompt.ids) <= limit
         assert prompt.cut
+
+
+def test_a_tokenizer_without_bos_has_the_whole_limit():
+    tokenizer = Words(lambda text: text.replace(" ", "| ").split("|"))
+    text = HEADER + "x Answer:"
+    letters, length = letter_tokens(tokenizer), len(ids_of(tokenizer, text))
+    for limit, cut in [(length, False), (length - 1, True)]:
+        [prompt] = encode_prompts(tokenizer, [text], letters, limit)
+        assert prompt.cut == cut and (prompt.ids == ids_of(tokenizer, text)) != cut
 
 
 def test_a_question_is_never_cut(tiny_tokenizer):

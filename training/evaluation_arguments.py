@@ -35,7 +35,8 @@ class EvaluationArguments:
     max_mmlu_samples: int | None = option(None, "Score at most this many MMLU questions, spread over their subjects.")
     mmlu_source_max_len: int = option(
         2048,
-        "Longest MMLU prompt, in tokens; header and first examples beyond it are left out, a question never.",
+        "Longest MMLU prompt, in tokens, BOS included; header and first examples beyond it are left out, a question "
+        "never.",
     )
     predict_with_generate: bool = option(
         False, "Generate answers at each evaluation too, and measure them as --do_predict does."

@@ -6,7 +6,7 @@
     python data/mmlu/prepare.py --csv DIR --shots zero            # needs no tokenizer
 
 A five-shot prompt shows the first questions of its subject's dev split with their answers: five, or as many as keep it
-within --max_tokens tokens of a LLaMA tokenizer, BOS not counted.
+within --max_tokens tokens of a LLaMA tokenizer, BOS included, as QLoRA's authors cut theirs.
 """
 
 import argparse
@@ -25,17 +25,21 @@ from data.mmlu.prompts import Question, format_line, format_prompt
 from data.mmlu.sources import EXAMPLES, Split, first_line, read_folder, read_hub
 
 HERE = Path(__file__).resolve().parent
-KNOWN = {  # SHA-256 of the files made of the official questions with LLaMA's tokenizer
-    "zero_shot_mmlu_val.json": "2df2476a8ccde60cda1ddad5958f21f46b61fdb609607c3918f7a812246b1694",
-    "zero_shot_mmlu_test.json": "a755f86308464ec7c21db20b846042844ee02492fc60c1c73c511eb07d51c5f9",
-    "five_shot_mmlu_val.json": "38f795b6e1d4b8a7d63b65cb2a9124ba05f26902e3d71c7fb28cf265820f75e3",
-    "five_shot_mmlu_test.json": "4b137542828beaad74dc1129bfdbe42da4a65046a6f0fed041580c031e523a45",
+# What `git hash-object FILE` prints for the files of the official questions and LLaMA's tokenizer.
+PUBLISHED = {  # blobs of data/mmlu in the repository of QLoRA's authors, https://github.com/artidoro/qlora
+    "five_shot_mmlu_test.json": "b9d2aa54399b4cc92e291cf186c4d705b73f5881",
+}
+OWN = {  # output of this tool: no published sum of these files is known
+    "zero_shot_mmlu_val.json": "4386b591b6845c56da262a5cb764f44a4f2cb764",
+    "zero_shot_mmlu_test.json": "e5bef34d931b3f21acd9603403a66ba044843329",
+    "five_shot_mmlu_val.json": "076f58d24e7b416f6aa6756e815cbbab8aa29b05",
 }
 SUBJECTS = 57  # of the official data
 SPLITS = ("val", "test")
 SHOTS = ("zero", "five")
 LLAMA = "huggyllama/llama-7b"
 BATCH = 64  # prompts
+BOS = 1  # token, which LLaMA stands before every prompt
 
 
 class Made(NamedTuple):
@@ -88,7 +92,7 @@ def _tokenizer_file(name: str) -> Path:
 def fit_examples(
     questions: list[Question], examples: list[Question], tokenizer: Any, max_tokens: int
 ) -> list[tuple[int, int]]:
-    """For each question of a subject, the most examples that fit, and the tokens of its prompt with them.
+    """For each question of a subject, the most examples that fit, and the tokens of BOS and its prompt with them.
 
     Whole prompts are counted, since tokens of the parts need not add up. One that is too long alone is left so.
     """
@@ -96,11 +100,13 @@ def fit_examples(
     for shots in range(len(examples), -1, -1):
         waiting = [index for index in range(len(questions)) if index not in fits]
         prompts = [format_prompt(questions[index], examples[:shots]) for index in waiting]
+        # Without special tokens, as some copies of LLaMA's tokenizer.json put BOS in front and some do not.
         encoded = tokenizer.encode_batch_fast(prompts, add_special_tokens=False)
+        lengths = [BOS + len(tokens) for tokens in encoded]
         fits |= {
-            index: (shots, len(tokens))
-            for index, tokens in zip(waiting, encoded, strict=True)
-            if len(tokens) <= max_tokens or shots == 0
+            index: (shots, length)
+            for index, length in zip(waiting, lengths, strict=True)
+            if length <= max_tokens or shots == 0
         }
     return [fits[index] for index in range(len(questions))]
 
@@ -148,10 +154,10 @@ def report(made: list[Made], splits: dict[str, Split], folder: Path, max_tokens:
     """What was made, where, and what to do with it."""
     subjects = len(splits["dev"])
     lines = [f"{subjects} of {SUBJECTS} subjects, written to {folder}", ""]
-    lines.append(f"{'file':<26}{'questions':>10}{'subjects':>10}{'bytes':>13}  SHA-256")
+    lines.append(f"{'file':<26}{'questions':>10}{'subjects':>10}{'bytes':>13}  git blob id")
     for file in made:
-        digest = hashlib.sha256(file.content).hexdigest()
-        lines.append(f"{file.name:<26}{file.questions:>10,}{subjects:>10}{len(file.content):>13,}  {digest}")
+        sizes = f"{file.questions:>10,}{subjects:>10}{len(file.content):>13,}"
+        lines.append(f"{file.name:<26}{sizes}  {blob_id(file.content)}")
     measured = [file for file in made if file.fits]
     if measured:
         counts = range(EXAMPLES, -1, -1)
@@ -164,23 +170,35 @@ def report(made: list[Made], splits: dict[str, Split], folder: Path, max_tokens:
         if too_long:
             lines.append(f"  {too_long:,} prompts are longer than {max_tokens:,} tokens without any example")
     if subjects == SUBJECTS:
-        lines += other_files(made)
+        lines += compare_to_known(made)
     dataset = "" if measured else " --mmlu_dataset mmlu-zs"
     copy = "" if folder.resolve() == HERE else f"copy them to {HERE}, then "
     lines += ["", f"Next: {copy}python qlora.py … --do_mmlu_eval --mmlu_split eval{dataset}"]
     return "\n".join(lines)
 
 
-def other_files(made: list[Made]) -> list[str]:
-    """Say which files are not those of the official questions and a LLaMA tokenizer, and what that means."""
-    other = [file.name for file in made if hashlib.sha256(file.content).hexdigest() != KNOWN[file.name]]
-    if not other:
-        return []
-    return [
-        "",
-        f"note: {', '.join(other)}: not the bytes that data/mmlu/README.md lists. The questions are not quite the "
-        "official ones, or the tokenizer is not LLaMA's; scores on other prompts do not compare with published ones.",
-    ]
+def blob_id(content: bytes) -> str:
+    """Git's id of a file's content (https://git-scm.com/book/en/v2/Git-Internals-Git-Objects).
+
+    >>> blob_id(b"what is up, doc?")
+    'bd9dbf5aae1a3862dd1526723246b20206e5fc37'
+    """
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def compare_to_known(made: list[Made]) -> list[str]:
+    """Say which files are the published ones, and which not those of the official questions and a LLaMA tokenizer."""
+    published = [file.name for file in made if blob_id(file.content) == PUBLISHED.get(file.name)]
+    other = [file.name for file in made if blob_id(file.content) != (PUBLISHED | OWN)[file.name]]
+    lines = ["", f"{', '.join(published)}: the file that QLoRA's authors published"] if published else []
+    if other:
+        lines += [
+            "",
+            f"note: {', '.join(other)}: not the bytes that data/mmlu/README.md lists. The questions are not quite the "
+            "official ones, or the tokenizer is not LLaMA's, or --max_tokens is another; scores on other prompts do "
+            "not compare with published ones.",
+        ]
+    return lines
 
 
 def make_folder(folder: Path) -> None:
@@ -218,7 +236,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help=f"folder or hub name of a LLaMA tokenizer (default: {LLAMA})",
     )
     parser.add_argument(
-        "--max_tokens", type=positive, default=2048, help="longest five-shot prompt (default: 2048 tokens)"
+        "--max_tokens",
+        type=positive,
+        default=2048,
+        help="longest five-shot prompt, BOS included (default: 2048 tokens)",
     )
     parser.add_argument(
         "--shots", nargs="+", choices=SHOTS, default=SHOTS, help="which prompts to make (default: both)"
