@@ -15,14 +15,12 @@ from typing import Any, NamedTuple
 import torch
 
 from eval.mmlu_prompts import Prompt, common_length
-from eval.shared_attention import split_attention
 
 # Largest norm of a difference of logits over the norm of the logits that rounding alone may explain.
 EXACT, ROUNDED, ROUNDED_INT8 = 1e-3, 0.05, 0.15
-# Tokens of several prompts in one pass at most. More of them use the weights better; where a mask keeps the prompts
-# apart, more of them also compute scores that the mask then hides. Measured by scripts/benchmark_mmlu.py
-# --packed_tokens.
-PACKED_TOKENS = 1024
+# Tokens of several prompts in one pass at most. More of them use the weights better, and compute more attention scores
+# between prompts, which the mask then hides. Measured by scripts/benchmark_mmlu.py --packed_tokens.
+PACKED_TOKENS = 768
 
 
 class PrefixCache:
@@ -52,8 +50,7 @@ class PrefixCache:
         """The logits behind each of `rests`, all of which go on from the prefix; (rests, vocabulary)."""
         tree = pack(rests)
         inputs = packed_inputs(self.model.config.get_text_config(), len(self.ids), tree)
-        with split_attention():
-            logits = run(self.model, tree.ids, tree.ends, past_key_values=self.cache, **inputs)
+        logits = run(self.model, tree.ids, tree.ends, past_key_values=self.cache, **inputs)
         self.cut(len(tree.ids))
         return logits
 

@@ -388,9 +388,10 @@ def test_real_prompts_by_examples(real):
 
 def test_scoring_cuts_no_published_prompt(real, shared_data):
     """The longest has exactly the 2,048 tokens of --mmlu_source_max_len, BOS included."""
-    from transformers import AutoTokenizer
+    from transformers import PreTrainedTokenizerFast
 
-    tokenizer = AutoTokenizer.from_pretrained(shared_data / "tokenizers" / "llama-2-hf")
+    path = shared_data / "tokenizers" / "llama-2-hf" / "tokenizer.json"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(path), bos_token="<s>")
     file = real["five_shot_mmlu_test.json"]
     lengths = [tokens for _, tokens in file.fits]
     lines = zip(file.content.splitlines(), lengths, strict=True)

@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from rounding import assert_near
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from eval import prefix
@@ -75,7 +76,7 @@ def test_shared_equals_alone(prompts, architecture, more, max_tokens, capsys):
     with torch.no_grad():
         found = next_logits(model, prompts, COLUMNS, max_tokens)
     assert capsys.readouterr().out == ""  # nothing was in the way
-    torch.testing.assert_close(found, alone(model, prompts), rtol=0, atol=1e-5)
+    assert_near(found, alone(model, prompts))
 
 
 @pytest.mark.parametrize("architecture, said", [("bloom", "no position_ids"), ("mamba", "no past_key_values")])
@@ -84,7 +85,7 @@ def test_architectures_that_cannot_share_say_so(prompts, architecture, said, cap
     with torch.no_grad():
         found = next_logits(model, prompts, COLUMNS)
     assert f"runs each prompt by itself, which is slower: this architecture takes {said}" in capsys.readouterr().out
-    torch.testing.assert_close(found, alone(model, prompts), rtol=0, atol=1e-5)
+    assert_near(found, alone(model, prompts))
 
 
 def blind_to_nothing(config, shared, tree):
@@ -104,7 +105,7 @@ def test_a_model_that_mixes_prompts_is_found_out(prompts, monkeypatch, capsys, d
     with torch.no_grad():
         found = next_logits(model, prompts, COLUMNS)
     assert "over a shared cache the logits of a prompt are" in capsys.readouterr().out
-    torch.testing.assert_close(found, alone(model, prompts).float(), rtol=0, atol=1e-5)
+    assert_near(found, alone(model, prompts))
 
 
 @pytest.mark.parametrize("longest", ["doubled", "the beginning of another", "of one passage"])
@@ -154,7 +155,7 @@ def test_prompts_whose_cache_finds_no_room_are_run_by_themselves(prompts, monkey
     assert len(passes) == passes_that_fit + 1
     [note] = said
     assert note.endswith("too little memory for a cache that they share.")
-    torch.testing.assert_close(found, alone(model, prompts), rtol=0, atol=1e-5)
+    assert_near(found, alone(model, prompts))
     passes.clear()
     with pytest.raises(torch.OutOfMemoryError), torch.no_grad():
         next_logits(model, prompts, COLUMNS, 30, together=True)
@@ -228,12 +229,14 @@ def test_questions_that_begin_alike_share_that_too(passes, architecture, more, m
             found[indices] = logits[:, COLUMNS]
     assert max(passes[1:]) <= max(max_tokens, 31)
     assert max_tokens == 30 or sum(passes) == 20 + (25 + 3 * 6) + (9 + 4) + 9 + 12
-    torch.testing.assert_close(found, alone(model, prompts), rtol=0, atol=1e-5)
+    assert_near(found, alone(model, prompts))
 
 
-def test_half_precision_stays_within_its_rounding(prompts, capsys):
-    model = make("llama").to(torch.bfloat16)
-    with torch.no_grad():
-        found = next_logits(model, prompts, COLUMNS)
-    assert capsys.readouterr().out == ""
-    torch.testing.assert_close(found, alone(model, prompts).float(), rtol=0, atol=0.02)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_half_precision_stays_within_its_rounding(prompts, autocast):
+    """Of weights and of what is computed with them: bfloat16 keeps 8 bits, 16 fewer than float32."""
+    model = make("llama").to(torch.float32 if autocast else torch.bfloat16)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = next_logits(model, prompts, COLUMNS, say=pytest.fail)
+        expected = alone(model, prompts)
+    assert_near(found, expected, share=4 * 2**-8)

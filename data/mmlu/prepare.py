@@ -39,7 +39,7 @@ SPLITS = ("val", "test")
 SHOTS = ("zero", "five")
 LLAMA = "huggyllama/llama-7b"
 BATCH = 64  # prompts
-BOS = 1  # token, which LLaMA stands before every prompt
+BOS = 1  # token, which the authors' collator puts before every prompt
 
 
 class Made(NamedTuple):
