@@ -53,7 +53,10 @@ def test_modified_precisions_of_the_bleu_paper(candidate, references, order, mat
 
 
 def test_bleu_as_nltk_documents_it():
-    """The examples of sentence_bleu and corpus_bleu, https://www.nltk.org/api/nltk.translate.bleu_score.html"""
+    """The examples of sentence_bleu and corpus_bleu, https://www.nltk.org/api/nltk.translate.bleu_score.html
+
+    To the digits that stand there, as in the next test.
+    """
     second = "he read the book because he was interested in world history"
     its_reference = "he was interested in world history because he read the book"
     assert bleu(CANDIDATES[:1], [REFERENCES]) == pytest.approx(0.5045, abs=1e-4)
