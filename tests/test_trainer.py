@@ -302,7 +302,7 @@ def test_generation_stops_at_the_mark_of_a_template_that_is_text(make_base, make
     template = REPOSITORY / "tests" / "fixtures" / "templates" / "chatml.jinja"
     flags = ["--do_predict", "--eval_dataset", str(chat), "--chat_template", str(template)]
     trainer, module = make_trainer(make_args, command(make_base(), *flags))
-    assert "'<|im_end|>', which closes answers, is no special token" in capsys.readouterr().out
+    assert "'<|im_end|>', which closes answers, is no token of this vocabulary but text" in capsys.readouterr().out
     assert trainer.generation.stop_strings == ["<|im_end|>"]
     x = trainer.processing_class.convert_tokens_to_ids("x")
     trainer.generation.suppress_tokens = [t for t in range(len(trainer.processing_class)) if t != x]
