@@ -10,6 +10,7 @@ Exit status: 0 done, 2 the request was wrong, 1 the run failed, 130/143 stopped 
 
 import argparse
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -56,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check_request(argv)
         quiet_other_processes()
+        quiet_libraries()
         return run(argv)
     except (RequestError, DataError) as error:
         print(f"qlora.py: error: {error}", file=sys.stderr)
@@ -179,6 +181,13 @@ def quiet_other_processes() -> None:
     """Under a launcher the first process speaks for all."""
     if int(os.environ.get("RANK", "0")) != 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open as long as the process)
+
+
+def quiet_libraries() -> None:
+    """Leave out advice of libraries that does not help here."""
+    # On CPUs with AVX512-BF16 bitsandbytes asks for a package of kernels that compute in bfloat16 and have no backward;
+    # `training.base_model.settle_4bit_layers` keeps 4-bit layers from using them.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def find_start(training_args: Any) -> tuple[str | None, bool]:
