@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from rounding import assert_near
+from rounding import ROUNDING_BF16, assert_near
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from eval import prefix
@@ -234,9 +234,9 @@ def test_questions_that_begin_alike_share_that_too(passes, architecture, more, m
 
 @pytest.mark.parametrize("autocast", [False, True])
 def test_half_precision_stays_within_its_rounding(prompts, autocast):
-    """Of weights and of what is computed with them: bfloat16 keeps 8 bits, 16 fewer than float32."""
+    """Where the weights are bfloat16, and where only what is computed with them is."""
     model = make("llama").to(torch.float32 if autocast else torch.bfloat16)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         found = next_logits(model, prompts, COLUMNS, say=pytest.fail)
         expected = alone(model, prompts)
-    assert_near(found, expected, share=4 * 2**-8)
+    assert_near(found, expected, ROUNDING_BF16)
