@@ -318,7 +318,7 @@ def shared(make_base, make_args, rows_file, tmp_path_factory):
     return Namespace(plain=plain, model=model, trainer=trainer)
 
 
-def trains(shared, *flags: str) -> None:
+def assert_trains(shared, *flags: str) -> None:
     trainer = shared.trainer(*flags)
     weights = {
         name: weight.detach().clone() for name, weight in shared.model.named_parameters() if weight.requires_grad
@@ -345,7 +345,7 @@ def test_each_schedule_trains(kind, shared, make_args):
     flags = ["--lr_scheduler_type", kind, *(EVALUATED if kind in rules.FOLLOWING_SCHEDULES else [])]
     flags += ["--lr_scheduler_kwargs", json.dumps(SETTINGS[kind])] if kind in SETTINGS else []
     try_schedule(make_args([*shared.plain, *flags])[1], steps=2)
-    trains(shared, *flags)
+    assert_trains(shared, *flags)
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
@@ -358,7 +358,7 @@ def test_each_optimizer_trains_or_is_refused(kind, shared, make_args):
         assert kind in missing, refused
     else:
         steps = "7" if kind == "schedule_free_radam" else "2"  # RAdam's first five change nothing
-        trains(shared, "--optim", kind, "--max_steps", steps)
+        assert_trains(shared, "--optim", kind, "--max_steps", steps)
 
 
 @pytest.mark.parametrize(
