@@ -195,10 +195,10 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
     used += [f"{len(held_out):,} of {len(rows.eval):,} eval"] if held_out is not None else []
     if used:
         _say(f"used: {', '.join(used)} rows")
-    splits = [split for split in (train, held_out) if split is not None]
-    conversations = bool(_sample_tools(splits))
+    tools = _sample_tools([split for split in (train, held_out) if split is not None])
+    conversations = bool(tools)
     _say_prompt_format(rows, tokenizer, args, conversations)
-    collator.text_marks = _choose_template(tokenizer, getattr(args, "chat_template", None), splits)
+    collator.text_marks = _choose_template(tokenizer, getattr(args, "chat_template", None), tools)
     trained = sorted((a["digest"], a["kept"]) for a in rows.sources if a["use"] != "eval")
     encoder, cache = RowEncoder(collator), cache_directory(args)
     train = None if train is None else _tokenize(train, encoder, cache, "train", rows)
@@ -245,13 +245,15 @@ def _say_prompt_format(rows: Rows, tokenizer: Any, args: Any, conversations: boo
         _say(f"note: {what} {how}, beside conversations; --prompt_format chat: all as turns of one template")
 
 
-def _choose_template(tokenizer: Any, asked: str | None, splits: list) -> list[str]:
+def _choose_template(tokenizer: Any, asked: str | None, samples: list[list | None]) -> list[str]:
     """Give the tokenizer its chat template where there are conversations, and say which and what is unusual about it.
+
+    Args:
+        samples: as `_sample_tools` gives them.
 
     Returns:
         what closes answers, where that is ordinary text to the tokenizer.
     """
-    samples = _sample_tools(splits)
     if not samples:
         if asked is not None:
             _say(f"note: --chat_template {asked} has no effect: no row is a conversation")
