@@ -17,31 +17,31 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from data.formats import DataError
-from data.sources import check_sources, hub_names
-from training.arguments import FailedRunError, RequestError, check_command_line, parse
-from training.parsing import check_installed
+from arguments.parser import check_installed
+from arguments.training import check_command_line, parse
+from common.errors import DataError, FailedRunError, RequestError
+from data.sources.mixes import check_sources, hub_names
 
 # The public names, and where each is; `from qlora import X` imports X's module only then.
 PUBLIC_NAMES = {
-    "ModelArguments": "training.arguments",
-    "DataArguments": "training.arguments",
-    "TrainingArguments": "training.trainer",
-    "GenerationArguments": "training.arguments",
-    "find_all_linear_names": "training.model",
-    "SavePeftModelCallback": "training.checkpoint",
-    "get_accelerate_model": "training.model",
-    "print_trainable_parameters": "training.model",
-    "smart_tokenizer_and_embedding_resize": "training.tokenizer",
-    "DataCollatorForCausalLM": "data.collator",
-    "extract_unnatural_instructions_data": "data.formats",
-    "ALPACA_PROMPT_DICT": "data.formats",
-    "extract_alpaca_dataset": "data.formats",
+    "ModelArguments": "arguments.training",
+    "DataArguments": "arguments.training",
+    "TrainingArguments": "training.loop.trainer",
+    "GenerationArguments": "arguments.training",
+    "find_all_linear_names": "training.model.build",
+    "SavePeftModelCallback": "training.checkpoint.checkpoint",
+    "get_accelerate_model": "training.model.build",
+    "print_trainable_parameters": "training.model.build",
+    "smart_tokenizer_and_embedding_resize": "training.model.tokenizer",
+    "DataCollatorForCausalLM": "data.batches.collator",
+    "extract_unnatural_instructions_data": "data.formats.registry",
+    "ALPACA_PROMPT_DICT": "data.formats.registry",
+    "extract_alpaca_dataset": "data.formats.registry",
     "make_data_module": "data.loading",
-    "get_last_checkpoint": "training.checkpoint",
-    "MMLUEvalCallback": "eval.mmlu",
-    "IGNORE_INDEX": "data.collator",
-    "DEFAULT_PAD_TOKEN": "training.tokenizer",
+    "get_last_checkpoint": "training.checkpoint.checkpoint",
+    "MMLUEvalCallback": "eval.mmlu.scoring",
+    "IGNORE_INDEX": "data.batches.collator",
+    "DEFAULT_PAD_TOKEN": "training.model.tokenizer",
 }
 
 
@@ -86,12 +86,12 @@ def run(argv: list[str]) -> int:
     """Parse, build, train, evaluate, predict, and say what came of it."""
     from transformers import set_seed
 
+    from eval.report.report import save_metrics
     from eval.steps import compare_models, evaluate, measure_evaluated_answers, new_measurements, predict
-    from training.checkpoint import saved_prompt_format
-    from training.failures import explaining_memory
-    from training.model import get_accelerate_model, get_tokenizer, print_trainable_parameters
-    from training.report import save_metrics
-    from training.trainer import TrainingArguments, build_trainer
+    from training.checkpoint.checkpoint import saved_prompt_format
+    from training.loop.failures import explaining_memory
+    from training.loop.trainer import TrainingArguments, build_trainer
+    from training.model.build import get_accelerate_model, get_tokenizer, print_trainable_parameters
     from training.trial import planned_steps, try_out, try_schedule
 
     model_args, data_args, training_args, generation_args = parse(TrainingArguments, argv)
@@ -140,9 +140,9 @@ def run(argv: list[str]) -> int:
 def show_rows(args: Any) -> int:
     """Print the data report and rows as the model will see them."""
     from data.loading import make_data_module
-    from data.preview import preview
-    from training.checkpoint import get_last_checkpoint, saved_prompt_format
-    from training.model import get_tokenizer
+    from data.report.preview import preview
+    from training.checkpoint.checkpoint import get_last_checkpoint, saved_prompt_format
+    from training.model.build import get_tokenizer
 
     checkpoint = args.resume_from_checkpoint or get_last_checkpoint(args.output_dir)[0]
     tokenizer = get_tokenizer(args, checkpoint)  # which may have a chat template
@@ -158,8 +158,8 @@ def show_rows(args: Any) -> int:
 def prepare_data(args: Any, training_args: Any, tokenizer: Any, checkpoint: str | None) -> dict[str, Any]:
     """Load, check and tokenize the data, the first process before the others, which then find it done; report on it."""
     from data.loading import make_data_module
-    from data.report import write_report
-    from training.checkpoint import check_same_data
+    from data.report.text import write_report
+    from training.checkpoint.checkpoint import check_same_data
 
     with training_args.main_process_first(desc="preparing the data"):
         module = make_data_module(tokenizer, args)
@@ -186,13 +186,13 @@ def quiet_other_processes() -> None:
 def quiet_libraries() -> None:
     """Leave out advice of libraries that does not help here."""
     # On CPUs with AVX512-BF16 bitsandbytes asks for a package of kernels that compute in bfloat16 and have no backward;
-    # `training.base_model.settle_4bit_layers` keeps 4-bit layers from using them.
+    # `training.model.build.base.settle_4bit_layers` keeps 4-bit layers from using them.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def find_start(training_args: Any) -> tuple[str | None, bool]:
     """What to go on from: the checkpoint asked for, the last whole one, or nothing; a completed run trains no more."""
-    from training.checkpoint import check_resumable, get_last_checkpoint
+    from training.checkpoint.checkpoint import check_resumable, get_last_checkpoint
 
     if training_args.resume_from_checkpoint is not None:
         return check_resumable(training_args.resume_from_checkpoint), False
@@ -220,7 +220,7 @@ def check_comparison(args: Any, checkpoint: str | None) -> None:
 
 def check_output(args: Any, checkpoint: str | None) -> None:
     """Refuse an output directory that cannot be written, and a checkpoint that cannot be trained on."""
-    from training.checkpoint import CheckpointError, check_optimizer
+    from training.checkpoint.checkpoint import CheckpointError, check_optimizer
 
     probe = Path(args.output_dir) / ".writable"
     try:
@@ -252,9 +252,9 @@ def check_push(training_args: Any) -> None:
 
 def say_what_differs(args: Any, training_args: Any, generation_args: Any, checkpoint: str | None) -> None:
     """Name settings that have no effect, and what differs from the command that made the weights that are used."""
-    from training.checkpoint import changed_flags, were_held_out
-    from training.evaluation_arguments import unused_mmlu_flags
-    from training.library_flags import unused_library_flags
+    from arguments.evaluation import unused_mmlu_flags
+    from arguments.library_flags import unused_library_flags
+    from training.checkpoint.checkpoint import changed_flags, were_held_out
 
     wants_rows = args.do_eval or args.do_predict
     if args.eval_dataset is not None and not wants_rows:
@@ -282,7 +282,7 @@ def say_what_differs(args: Any, training_args: Any, generation_args: Any, checkp
 def check_mmlu(args: Any) -> None:
     """Refuse --do_mmlu_eval where its questions are not there, are none, or do not give what is to be the best."""
     if args.do_mmlu_eval:
-        from eval.mmlu_prompts import check_best_metric, load_mmlu
+        from eval.mmlu.prompts import check_best_metric, load_mmlu
 
         rows = load_mmlu(args.mmlu_dataset, args.mmlu_split, args.max_mmlu_samples, args.seed)
         check_best_metric(args.metric_for_best_model, rows, args.mmlu_split)
@@ -290,12 +290,12 @@ def check_mmlu(args: Any) -> None:
 
 def add_callbacks(trainer: Any, args: Any) -> Any:
     """Attach saving and, where asked for, MMLU; gives the MMLU callback or None."""
-    from training.checkpoint import SavePeftModelCallback
+    from training.checkpoint.checkpoint import SavePeftModelCallback
 
     trainer.add_callback(SavePeftModelCallback(args))
     if not args.do_mmlu_eval:
         return None
-    from eval.mmlu import MMLUEvalCallback
+    from eval.mmlu.scoring import MMLUEvalCallback
 
     mmlu = MMLUEvalCallback(trainer, args)
     trainer.add_callback(mmlu)
@@ -304,9 +304,9 @@ def add_callbacks(trainer: Any, args: Any) -> Any:
 
 def train_and_save(trainer: Any, args: Any, checkpoint: str | None) -> int | None:
     """Train; save and mark the run completed, unless a signal (returned) stopped it."""
-    from training.checkpoint import COMPLETED, save_final
-    from training.report import forget_metrics, save_metrics
-    from training.trainer import train_model
+    from eval.report.report import forget_metrics, save_metrics
+    from training.checkpoint.checkpoint import COMPLETED, save_final
+    from training.loop.trainer import train_model
 
     if trainer.is_world_process_zero():  # what said that an earlier run was done, and how good it was
         (Path(args.output_dir) / COMPLETED).unlink(missing_ok=True)
@@ -323,8 +323,8 @@ def train_and_save(trainer: Any, args: Any, checkpoint: str | None) -> int | Non
 
 def finish(trainer: Any, args: Any, argv: list[str], tuned: bool) -> None:
     """Write the model card, push it with the rest where asked to, and sum up."""
+    from eval.report.report import print_summary, read_metrics, refresh_model_card, write_model_card
     from training.hub import push_output
-    from training.report import print_summary, read_metrics, refresh_model_card, write_model_card
 
     if trainer.is_world_process_zero():
         if args.do_train:

@@ -3,9 +3,9 @@
     module = make_data_module(tokenizer, args)  # args holds the flags; prints what is trained on
     Trainer(..., train_dataset=module["train_dataset"], data_collator=module["data_collator"])
 
-Sources (`data.sources`, `data.files`) are formatted row by row (`data.formats`, `data.rows`), mixed and split by seeded
-permutations here, and tokenized (`data.tokens`). Whatever is wrong with the data is a `DataError` that says where it is
-and what to do.
+Sources (`data.sources`) are formatted row by row (`data.formats`, `data.rows`), mixed and split by seeded permutations
+here, and tokenized (`data.tokens`). Whatever is wrong with the data is a `DataError` that says where it is and what to
+do.
 """
 
 import json
@@ -15,9 +15,10 @@ import random
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from data.files import Source
-from data.formats import NAMED_DATASETS, DataError, find_format
-from data.sources import EVAL_SPLITS, Part, open_sources, parse_mix
+from common.errors import DataError
+from data.formats.registry import NAMED_DATASETS, find_format
+from data.sources.files import Source
+from data.sources.mixes import EVAL_SPLITS, Part, open_sources, parse_mix
 
 __all__ = ["DataError", "load_rows", "make_data_module"]
 
@@ -30,7 +31,7 @@ class Rows:
         train, eval: `datasets.Dataset` with the columns of `data.rows`, or None where they were not asked for.
         sources: the account of each source as a dict, with its `use` ("train", "eval" or "both"), how many rows are
             `used`, and a `digest` of its content.
-        prompt_format: how questions and answers are laid out; see `data.layout`.
+        prompt_format: how questions and answers are laid out; see `data.formats.layout`.
     """
 
     train: Any = None
@@ -169,17 +170,17 @@ def make_data_module(tokenizer: Any, args: Any, rows: Rows | None = None) -> dic
     Returns:
         train_dataset (None without `do_train`), eval_dataset (None without `do_eval`) and predict_dataset (None without
         `do_predict`; the same rows), each a `datasets.Dataset` in the order of the file, with the columns of
-        `data.rows` and `data.tokens`; data_collator makes the batches; train_collator makes the micro-batches of a step
-        (None where the library does); report is what `data.report` says of all this; digest changes with the
+        `data.rows` and `data.tokens`; data_collator makes the batches; train_collator makes the micro-batches of a
+        step (None where the library does); report is what `data.report.text` says of all this; digest changes with the
         content of --dataset (None where it was not read), template with the chat template (None without conversations);
         prompt_format is how questions were laid out (None where there were none).
 
     Raises:
         DataError: the data cannot be used as asked; the message is for the user.
     """
-    from data.collator import DataCollatorForCausalLM  # brings torch
+    from data.batches.collator import DataCollatorForCausalLM  # brings torch
     from data.rows import cache_directory, key_of
-    from data.tokens import RowEncoder
+    from data.tokens.encoder import RowEncoder
 
     collator = DataCollatorForCausalLM(
         tokenizer=tokenizer,
@@ -258,7 +259,7 @@ def _choose_template(tokenizer: Any, asked: str | None, samples: list[list | Non
         if asked is not None:
             _say(f"note: --chat_template {asked} has no effect: no row is a conversation")
         return []
-    from data.templates import ChatRenderer, choose_template
+    from data.tokens.templates import ChatRenderer, choose_template
 
     _say(f"conversations: chat template is {choose_template(tokenizer, asked)}")
     renderer = ChatRenderer(tokenizer)
@@ -283,7 +284,7 @@ def _sample_tools(splits: list) -> list[list | None]:
 
 def _report(rows: Rows, train: Any, held_out: Any, step: Any, args: Any) -> dict[str, Any]:
     """Return the data report, printed where rows were asked for."""
-    from data.report import build_report, format_report
+    from data.report.text import build_report, format_report
 
     report = build_report(
         [_for_report(account) for account in rows.sources],
@@ -301,8 +302,8 @@ def _step_collator(collator: Any, args: Any, train: Any):
     """Return what makes the micro-batches of a step, or None where the library does."""
     if train is None or not getattr(args, "step_batching", False):
         return None
-    from data.batching import StepCollator
-    from data.tokens import column
+    from data.batches.steps import StepCollator
+    from data.tokens.encoder import column
 
     longest = args.max_tokens_per_batch or args.source_max_len + args.target_max_len
     step = StepCollator(
@@ -317,8 +318,8 @@ def _step_collator(collator: Any, args: Any, train: Any):
 
 def _batching(train: Any, step: Any, args: Any) -> dict[str, Any]:
     """Return the padding share of the training batches, for the report: that of one epoch in a seeded order."""
-    from data.batching import padding_share
-    from data.tokens import column
+    from data.batches.steps import padding_share
+    from data.tokens.encoder import column
 
     plain = getattr(args, "train_sampling_strategy", None) in (None, "random", "sequential")
     if not hasattr(args, "per_device_train_batch_size") or not plain:
@@ -357,7 +358,7 @@ def _keys(rows: Any):
     """Return the hash of each row, of a long text that was split only that of its first piece."""
     import numpy
 
-    from data.tokens import column
+    from data.tokens.encoder import column
 
     keys, places, splits = (column(rows, name) for name in ("key", "place", "splits"))
     repeats = (numpy.diff(keys) == 0) & (numpy.diff(places) == 0) & (splits[1:] == 1)
@@ -366,8 +367,8 @@ def _keys(rows: Any):
 
 def _tokenize(rows: Any, encoder: Any, cache: Any, name: str, all_rows: Rows):
     """Return the tokenized rows that can be trained on; the others are named and taken into their source's account."""
-    from data.templates import SUCH_AS
-    from data.tokens import NO_ANSWER, tokenize
+    from data.tokens.encoder import NO_ANSWER, tokenize
+    from data.tokens.templates import SUCH_AS
 
     made, dropped = tokenize(rows, encoder, cache)
     first: dict[str, str] = {}  # reason without its example → with that of the first row

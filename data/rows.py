@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.fields import without_nulls
-from data.files import Source
-from data.formats import DataError, Format, SkipRow, as_question, detect_format
-from data.layout import has_prompt, lay_out
+from common.errors import DataError
+from data.formats.fields import without_nulls
+from data.formats.layout import has_prompt, lay_out
+from data.formats.registry import Format, SkipRow, as_question, detect_format
+from data.sources.files import Source
 
 BATCH = 1000  # rows written at once
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -28,11 +29,8 @@ TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 # trained on. A message is {"role", "content", "supervised"}, and "reasoning" where a thought goes before the content.
 # `splits` says that a long text becomes several rows instead of being cut.
 COLUMNS = ("input", "output", "messages", "tools", "fields", "file", "unit", "place", "splits", "key")
-# The modules that decide what the rows of a source are.
-FORMATTING = (
-    *("conversations.py", "exchanges.py", "fields.py", "files.py", "formats.py", "instructions.py", "json_records.py"),
-    *("layout.py", "named.py", "rows.py", "sources.py", "tasks.py"),
-)
+# The packages that decide what the rows of a source are.
+FORMATTING = ("sources", "formats", "rows.py", "named.py")
 
 
 @dataclass
@@ -100,8 +98,10 @@ def cannot_write(directory: Path, error: OSError) -> DataError:
 
 
 def code_digest(names: tuple[str, ...]) -> str:
-    """Return a digest of the source of modules beside this one."""
-    return hashlib.sha256(b"\0".join(Path(__file__).with_name(name).read_bytes() for name in names)).hexdigest()
+    """Return a digest of the source of modules and packages beside this one."""
+    places = [Path(__file__).parent / name for name in names]
+    files = [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def key_of(*parts: Any) -> str:
@@ -118,7 +118,7 @@ def format_source(
         row: the format; None detects it from the first record.
         cache: folder for prepared rows.
         questions: keep records that lack their answer, to predict one; their `output` is empty.
-        prompt_format: how questions and answers are laid out; see `data.layout`.
+        prompt_format: how questions and answers are laid out; see `data.formats.layout`.
 
     Raises:
         DataError: the source cannot be read, no format fits, or no row is left.

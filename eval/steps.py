@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.commands import write_whole
-from eval.compare import Measured, compare, format_comparison, stopping, to_json
-from eval.generation import score_generated, write_predictions
+from common.files import write_whole
+from eval.compare.compare import Measured, compare, format_comparison, stopping, to_json
+from eval.generation.generation import score_generated, write_predictions
 
 PREFIXES = {"base": "base_", "tuned": ""}
 PREDICTIONS = {"base": "predictions_base.jsonl", "tuned": "predictions.jsonl"}

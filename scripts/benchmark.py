@@ -74,10 +74,10 @@ def measure(argv: list[str]) -> dict[str, float]:
     import torch
     from transformers import TrainerCallback, set_seed
 
+    from arguments.training import parse
     from data.loading import make_data_module
-    from training.arguments import parse
-    from training.model import get_accelerate_model
-    from training.trainer import TrainingArguments, build_trainer
+    from training.loop.trainer import TrainingArguments, build_trainer
+    from training.model.build import get_accelerate_model
 
     class Clock(TrainerCallback):
         def __init__(self):

@@ -49,7 +49,7 @@ def ways_alone(model: Any, columns: list[int]) -> dict[str, Callable[[Any], Any]
     """Name → a function of one prompt, which gives its logits, (letters,)."""
     import torch
 
-    from eval.prefix import run
+    from eval.mmlu.prefix import run
 
     def whole(prompt: Any) -> Any:
         return model(input_ids=torch.tensor([prompt.ids], device=model.device)).logits[0, -1, columns]
@@ -73,7 +73,7 @@ def take_turns(
     import torch
     from tqdm import tqdm
 
-    from eval.prefix import PrefixCache, cannot_share, group, shared_logits
+    from eval.mmlu.prefix import PrefixCache, cannot_share, group, shared_logits
 
     cache, alone = PrefixCache(model), ways_alone(model, columns)
     seconds = Counter()
@@ -111,9 +111,9 @@ def tokens(prompts: list, chosen: Iterable[int]) -> int:
 def measure(options: argparse.Namespace) -> None:
     import torch
 
-    from eval.mmlu import encode_mmlu
-    from eval.mmlu_prompts import letter_tokens, load_mmlu
-    from eval.prefix import PACKED_TOKENS
+    from eval.mmlu.prefix import PACKED_TOKENS
+    from eval.mmlu.prompts import letter_tokens, load_mmlu
+    from eval.mmlu.scoring import encode_mmlu
 
     model, tokenizer = load(options)
     rows = choose(load_mmlu(options.file, "eval"), options.subjects)

@@ -10,7 +10,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from training.files import read_json, write_json
+from common.files import read_json, write_json
 
 BARS = "▁▂▃▄▅▆▇█"
 SHOWN = 6  # questions printed with both answers

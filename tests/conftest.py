@@ -17,9 +17,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 
+from tests.paths import REPOSITORY
+
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 gc.disable()  # until `pytest_collection_finish`: a third of the time in which libraries are loaded goes into it
-REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_TEXT = [
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.",
     "### Instruction:\nName the capital of France.\n\n### Response: The capital of France is Paris.",
@@ -98,7 +99,7 @@ def _libraries() -> None:
     Every training collects garbage twice (accelerate's `release_memory`), which takes longer than three steps of a
     tiny model where the libraries' objects are walked.
     """
-    importlib.import_module("training.trainer")
+    importlib.import_module("training.loop.trainer")
     gc.freeze()
 
 
@@ -191,8 +192,8 @@ def make_args():
     def parse_all(argv: list[str]):
         import argparse
 
-        from training.arguments import parse
-        from training.trainer import TrainingArguments
+        from arguments.training import parse
+        from training.loop.trainer import TrainingArguments
 
         model, data, training, generation = parse(TrainingArguments, argv)
         return argparse.Namespace(**vars(model), **vars(data), **vars(training)), training, generation
@@ -226,7 +227,7 @@ def args_for(make_args):
 @pytest.fixture
 def load(args_for):
     """A function: base directory and flags → the model that would be trained."""
-    from training.model import get_accelerate_model
+    from training.model.build import get_accelerate_model
 
     return lambda base, *flags: get_accelerate_model(args_for(base, *flags), None)[0]
 
@@ -234,7 +235,7 @@ def load(args_for):
 @pytest.fixture
 def add_callback(monkeypatch):
     """A function: callback → every trainer from now on has it too."""
-    from training import trainer as module
+    from training.loop import trainer as module
 
     def add(callback):
         build = module.build_trainer

@@ -2,7 +2,7 @@
 
 import json
 
-from eval.elo import main
+from eval.elo.ratings import main
 
 SUFFIX = "gpt-4-reviewer-threeclass"
 
@@ -21,7 +21,7 @@ def writing(tmp_path):
 
 def rating(tmp_path, monkeypatch):
     """Fixture: a function: files and flags → what elo.json holds. The picture, which takes the longest, is left out."""
-    monkeypatch.setattr("eval.elo.draw", lambda result, file: False)
+    monkeypatch.setattr("eval.elo.ratings.draw", lambda result, file: False)
 
     def run(*argv):
         assert main([*map(str, argv), "--output", str(tmp_path / "out")]) == 0

@@ -3,21 +3,22 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import qlora
+from tests.paths import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-PARTS = {"qlora", "training", "data", "eval", "scripts", "tests"}
+PARTS = {"qlora", "arguments", "common", "training", "data", "eval", "scripts", "tests"}
 # part → parts of the repository that it may import, beside itself
 ARROWS = {
-    "qlora": {"training", "data", "eval"},
-    "training": set(),
-    "data": set(),
-    "eval": {"data"},
-    "scripts": {"training", "data", "eval"},
+    "qlora": {"arguments", "common", "training", "data", "eval"},
+    "common": set(),
+    "arguments": {"common"},
+    "training": {"arguments", "common"},
+    "data": {"arguments", "common"},
+    "eval": {"arguments", "common", "data"},
+    "scripts": {"arguments", "common", "training", "data", "eval"},
 }
 SOURCES = {
     str(path.relative_to(REPOSITORY)): part
@@ -56,7 +57,7 @@ def test_arrows_point_one_way(path):
 
 
 def test_every_part_is_walked():
-    assert {"qlora.py", "training/model.py", "data/loading.py", "data/demo/prepare.py", "eval/generation.py"} <= set(
+    assert {"qlora.py", "training/model/build.py", "data/loading.py", "data/demo/prepare.py", "eval/steps.py"} <= set(
         SOURCES
     )
     assert not (REPOSITORY / "qlora").exists(), "a qlora/ folder would shadow qlora.py"
@@ -66,11 +67,15 @@ def test_every_part_is_walked():
 @pytest.mark.parametrize(
     "part, source, said",
     [
-        ("training", "def f():\n    from data.collator import IGNORE_INDEX", "training imports data.collator"),
-        ("data", "import training.model", "data imports training.model"),
+        (
+            "training",
+            "def f():\n    from data.batches.collator import IGNORE_INDEX",
+            "training imports data.batches.collator",
+        ),
+        ("data", "import training.model.build", "data imports training.model.build"),
         ("eval", "from training import arguments", "eval imports training;"),
         ("scripts", "import qlora", "scripts imports qlora;"),
-        ("qlora", "import eval.mmlu", "import eval.mmlu: write"),
+        ("qlora", "import eval.mmlu.scoring", "import eval.mmlu.scoring: write"),
     ],
 )
 def test_a_wrong_arrow_is_seen(part, source, said):
@@ -78,7 +83,9 @@ def test_a_wrong_arrow_is_seen(part, source, said):
     assert len(wrong) == 1 and wrong[0].startswith(said)
 
 
-@pytest.mark.parametrize("source", ["from data.collator import IGNORE_INDEX", "from . import mmlu", "import json"])
+@pytest.mark.parametrize(
+    "source", ["from data.batches.collator import IGNORE_INDEX", "from . import mmlu", "import json"]
+)
 def test_a_right_arrow_is_let_through(source):
     assert not wrong_imports(source, "eval")
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from rounding import assert_near, distance
 
 import qlora
-
-REPOSITORY = Path(__file__).resolve().parent.parent
+from tests.paths import REPOSITORY
+from tests.rounding import assert_near, distance
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -68,7 +67,7 @@ def test_adapter_loads_with_plain_peft(make_base, make_args, command, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from training.model import get_accelerate_model
+    from training.model.build import get_accelerate_model
 
     argv = command(make_base(), "--bits", "32")
     assert qlora.main(argv) == 0
@@ -142,19 +141,19 @@ def test_fp16_without_a_gpu_is_refused(make_base, command, capsys):
 
 
 def test_wrong_data_is_refused_before_the_model_loads(command, tmp_path, capsys, monkeypatch):
-    import training.model
+    import training.model.build
 
     def never(*args):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(training.model, "get_accelerate_model", never)
+    monkeypatch.setattr(training.model.build, "get_accelerate_model", never)
     assert qlora.main(command(tmp_path, "--dataset", str(tmp_path / "absent.jsonl"))) == 2
     error = capsys.readouterr().err
     assert error.startswith("qlora.py: error: ") and "absent.jsonl" in error and "Traceback" not in error
 
 
 def test_mmlu_without_its_files_is_refused(make_base, command, capsys, monkeypatch, tmp_path):
-    from eval import mmlu_prompts
+    from eval.mmlu import prompts as mmlu_prompts
 
     monkeypatch.setattr(mmlu_prompts, "MMLU_DIRECTORY", tmp_path)
     assert qlora.main(command(make_base(), "--do_mmlu_eval")) == 2
@@ -180,7 +179,7 @@ def test_metrics_of_the_base_do_not_become_the_adapters(make_base, command, tmp_
 
 
 def test_hub_token_is_not_published():
-    from training.report import public_command
+    from eval.report.report import public_command
 
     shown = public_command(["--hub_token", "hf_secret", "--max_new_tokens", "32", "--hub-token=hf_other"])
     assert "hf_" not in shown and "--max_new_tokens 32" in shown

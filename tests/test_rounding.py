@@ -1,7 +1,8 @@
 """What `rounding` takes for equal."""
 
 import pytest
-from rounding import assert_near
+
+from tests.rounding import assert_near
 
 
 def test_rounding_counts_by_the_size_of_all_numbers():

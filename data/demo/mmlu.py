@@ -17,7 +17,8 @@ from pathlib import Path
 if not __package__:  # run by its path, which puts this folder on the import path and not the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from data.commands import exit_status, write_whole
+from common.commands import exit_status
+from common.files import write_whole
 from data.demo.prepare import QUESTIONS, read_facts
 from data.mmlu.prompts import LETTERS, Question, format_line
 

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 if not __package__:  # run by its path, which puts this folder on the import path and not the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from data.commands import exit_status, write_whole
-from data.fields import DataError
+from common.commands import exit_status
+from common.errors import DataError
+from common.files import write_whole
 from data.mmlu.prompts import Question, format_line, format_prompt
 from data.mmlu.sources import EXAMPLES, Split, first_line, read_folder, read_hub
 

@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from data.fields import DataError
+from common.errors import DataError
 from data.mmlu.prompts import LETTERS, Question
 
 HUB_NAMES = {"dev": "dev", "val": "validation", "test": "test"}  # split of the CSV files → that of the hub

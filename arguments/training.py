@@ -1,0 +1,384 @@
+"""The command line: four dataclasses, and their checks.
+
+    from arguments.training import check_command_line
+    check_command_line(["--bits", "4", "--lerning_rate", "1e-4"])   # ArgumentsError: unknown flag … --learning_rate?
+
+Every check raises `ArgumentsError`, whose text names the flags, what was found and what is allowed.
+"""
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from arguments.evaluation import EvaluationArguments
+from arguments.generation import GenerationArguments
+from arguments.library_flags import check_library_flags, more_is_better, read_settings
+from arguments.parser import (
+    EXAMPLES,
+    USAGE,
+    make_parser,
+    option,
+    parse_known,
+    require,
+    require_choice,
+    require_range,
+    without_heavy_packages,
+)
+from arguments.parser import ArgumentsError as ArgumentsError
+from arguments.replaced import CHOICES, FIXED_FLAGS, GROUPING_STRATEGIES, RANGES, REPLACED_FLAGS
+from common.errors import FailedRunError as FailedRunError
+from common.errors import RequestError as RequestError
+
+DEFAULT_OPTIM = "paged_adamw_32bit"
+DEFAULT_MAX_STEPS = 10000
+TAKING_STEPS_APART = ("split_batches", "dispatch_batches")  # settings of --accelerator_config
+
+
+@dataclass
+class ModelArguments:
+    """Which base model, and how it is fetched."""
+
+    _argument_group_name = "base model"
+
+    model_name_or_path: str = option(
+        "EleutherAI/pythia-12b", "Base model: a local directory, or a name on the Hugging Face hub."
+    )
+    trust_remote_code: bool = option(False, "Run model code that comes with the checkpoint. Off unless you trust it.")
+    use_auth_token: bool = option(
+        False,
+        "Require a stored Hugging Face token and send it (gated models); unset: it is sent where there is one.",
+        aliases=["--use_auth", "--use-auth"],
+    )
+    device_map: str | None = option(
+        None,
+        "Where layers go: unset = the whole model on one device; 'auto' = spread over the GPUs, --max_memory_MB each.",
+    )
+
+    def __post_init__(self):
+        self.model_name_or_path = os.path.expanduser(self.model_name_or_path.strip())
+        require(bool(self.model_name_or_path), "--model_name_or_path is empty: give a directory or a hub name.")
+        self.check_path()
+        if self.device_map is not None:
+            require_choice("device_map", self.device_map, ("auto",))
+            require(
+                int(os.environ.get("WORLD_SIZE", "1")) == 1,
+                f"--device_map {self.device_map} under a launcher (WORLD_SIZE {os.environ.get('WORLD_SIZE')}): each "
+                "process has one GPU there. Leave --device_map out, or start one process without a launcher.",
+            )
+
+    def check_path(self) -> None:
+        """Refuse what can only be meant as a local directory (a hub name has one slash at most) but is none."""
+        name = self.model_name_or_path
+        require(not os.path.isfile(name), f"--model_name_or_path {name}: a file; give the directory that it is in.")
+        local = name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
+        require(
+            os.path.isdir(name) or not local,
+            f"--model_name_or_path {name}: no such directory. Give one with config.json and *.safetensors, or a hub "
+            "name like Qwen/Qwen3-0.6B.",
+        )
+
+
+@dataclass
+class DataArguments:
+    """Which rows are trained and evaluated on, and where they are cut."""
+
+    _argument_group_name = "data"
+
+    dataset: str = option(
+        "alpaca",
+        "Training data: a file (json, jsonl, csv, tsv, txt, .gz of these, parquet), a name (see data/README.md), or "
+        "several with commas, and weights: a.jsonl:0.7,b.csv:0.3.",
+    )
+    dataset_format: str | None = option(None, "Format of its records (see data/README.md); detected if not given.")
+    eval_dataset: str | None = option(
+        None, "Files or name whose rows are evaluated and predicted, instead of rows held out of --dataset."
+    )
+    eval_dataset_size: float = option(
+        1024, "Rows of --dataset to hold out for --do_eval and --do_predict: a count, or a fraction between 0 and 1."
+    )
+    max_train_samples: int | None = option(None, "Train on at most this many rows.")
+    max_eval_samples: int | None = option(None, "Evaluate and predict at most this many rows.")
+    source_max_len: int = option(1024, "Longest source (prompt), in tokens; the rest is cut.")
+    target_max_len: int = option(256, "Longest target (answer), in tokens, its end-of-sequence token included.")
+    chat_template: str | None = option(
+        None,
+        "Template for conversations: a Jinja file, or 'default'; unset: the tokenizer's own, else the default one.",
+    )
+    prompt_format: str | None = option(
+        None,
+        "How rows of a question and an answer are laid out: alpaca (the published prompt of their format), chat (turns "
+        "of the chat template), plain (nothing added); unset: as the adapter was trained, else chat where the model "
+        "has a template and alpaca where it has none.",
+    )
+    preview: int | None = option(
+        None, "Show this many rows as the model will see them, supervised tokens marked, and stop."
+    )
+
+    def __post_init__(self):
+        counts = ("max_train_samples", "max_eval_samples", "source_max_len", "preview")
+        require_range(self, "1 or more", lambda n: n >= 1, *counts)
+        require_range(self, "2 or more (one token and the end)", lambda n: n >= 2, "target_max_len")
+        require_choice("prompt_format", self.prompt_format, (None, "alpaca", "chat", "plain"))
+        size, rule = self.eval_dataset_size, "must be a whole number of rows, or a fraction between 0 and 1"
+        require(0 < size < 1 or (size >= 1 and float(size).is_integer()), f"--eval_dataset_size {size:g}: {rule}.")
+
+
+@dataclass
+class QLoRAArguments(EvaluationArguments):
+    """What this tool adds to, or sets differently in, `Seq2SeqTrainingArguments`; needs no torch.
+
+    `training.loop.trainer.TrainingArguments` joins it with transformers' class.
+    """
+
+    _argument_group_name = "training"
+
+    cache_dir: str | None = option(None, "Where downloaded models and data are kept.")
+    train_on_source: bool = option(False, "Supervise the source too, not only the target.")
+    full_finetune: bool = option(False, "Train every weight instead of adapters (with --bits 16 or 32).")
+    adam8bit: bool = option(False, "Keep Adam's state in 8 bits (paged where there is a CUDA GPU).")
+    double_quant: bool = option(True, "Quantize the quantization constants too (4 bits).")
+    quant_type: str = option("nf4", "4-bit data type: nf4 or fp4.")
+    bits: int = option(4, "Bits a base weight is held in: 4, 8, 16 or 32.")
+    lora_r: int = option(64, "Rank of the LoRA matrices.")
+    lora_alpha: float = option(16, "LoRA scale: the update is multiplied by alpha / r.")
+    lora_dropout: float = option(0.0, "Dropout on the LoRA input, from 0 to below 1.")
+    lora_modules: str = option(
+        "all", "Layers that get LoRA: 'all' linear layers but the output head, or names like q_proj,v_proj."
+    )
+    max_memory_MB: int = option(80000, "GPU memory this run may use, in MB for each GPU.")
+    group_by_length: bool = option(
+        True, "Split the rows of each optimizer step by length into its micro-batches: less padding, the same steps."
+    )
+    max_tokens_per_batch: int | None = option(
+        None,
+        "Tokens of a micro-batch, padding included, at most. As many micro-batches as that takes make a step of "
+        "per_device_train_batch_size x gradient_accumulation_steps rows.",
+    )
+    packing: bool = option(
+        False,
+        "Put the rows of a step behind one another in sequences of --max_tokens_per_batch tokens (unset: "
+        "source_max_len + target_max_len), each blind to the others: no padding at all.",
+    )
+    warmup_ratio: float = option(0.03, "Share of the steps used to warm up; --warmup_steps, if given, wins.")
+    warmup_steps: float | None = option(None, "Steps used to warm up; below 1, a share (unset: --warmup_ratio).")
+
+    # transformers' own flags, with the published defaults
+    output_dir: str = option("./output", "Directory for checkpoints, the adapter, metrics and predictions.")
+    report_to: str = option("none", "Trackers to report to: none, tensorboard, wandb, …")
+    optim: str = option(DEFAULT_OPTIM, "Optimizer. Paged ones need CUDA and become their plain twin elsewhere.")
+    per_device_train_batch_size: int = option(1, "Rows in a micro-batch.")
+    gradient_accumulation_steps: int = option(16, "Micro-batches in an optimizer step.")
+    max_steps: int = option(DEFAULT_MAX_STEPS, "Optimizer steps to train; -1 = as many as --num_train_epochs gives.")
+    num_train_epochs: float | None = option(None, "Passes over the data where --max_steps is -1; unset: 3.")
+    weight_decay: float = option(0.0, "Weight decay of the optimizer.")
+    learning_rate: float = option(2e-4, "Peak learning rate.")
+    remove_unused_columns: bool = option(False, "Must stay False: the collator reads the text columns.")
+    max_grad_norm: float = option(0.3, "Gradient norm above which gradients are scaled down; 0 = never.")
+    do_train: bool = option(True, "Train. --do_train False evaluates or predicts with what --output_dir holds.")
+    do_eval: bool = option(False, "Evaluate at the end on held-out rows, and before the first step.")
+    do_predict: bool = option(False, "Generate an answer to each held-out row and write predictions.jsonl.")
+    resume_from_checkpoint: str | None = option(
+        None, "Checkpoint directory to go on from; unset: the last good one in --output_dir."
+    )
+    lr_scheduler_type: str = option("constant", "Learning rate schedule.")
+    logging_steps: float = option(10, "Steps between two log lines.")
+    logging_first_step: bool = option(True, "Log the first step by itself.")
+    logging_nan_inf_filter: bool = option(False, "Hide losses that are not finite from the log.")
+    save_strategy: str = option("steps", "When to save a checkpoint: no, steps, epoch, best.")
+    save_steps: float = option(250, "Steps between two checkpoints; below 1, a share of all steps.")
+    save_total_limit: int | None = option(40, "Checkpoints to keep; older ones are deleted.")
+    eval_strategy: str = option(
+        "no",
+        "When to evaluate during training: no, steps, epoch.",
+        aliases=["--evaluation_strategy", "--evaluation-strategy"],
+    )
+    eval_on_start: bool | None = option(None, "Evaluate before the first step, too; unset: with --do_eval.")
+    tf32: bool | None = option(None, "Allow TF32 matrix products on NVIDIA Ampere or newer GPUs.")
+    train_sampling_strategy: str | None = option(
+        None,
+        "Order of training rows, in the library's plain micro-batches: random, sequential, group_by_length (a whole "
+        "epoch by length), batch_rebalance; unset: random, and see --group_by_length.",
+    )
+    use_cpu: bool = option(False, "Run on the CPU even where there is a GPU.", aliases=["--no_cuda", "--no-cuda"])
+    # Left unset so that --gradient_checkpointing False is not overruled by the default of its new name.
+    gradient_checkpointing: bool | None = option(
+        None, "Recompute activations in the backward pass: less memory, more time; unset: True."
+    )
+    activation_checkpointing: bool | None = option(None, "Newer name of --gradient_checkpointing.")
+    include_num_input_tokens_seen: str = option(
+        "no", "Count the tokens trained on in the log: no, all, non_padding; bare: all.", nargs="?", const="all"
+    )
+    liger_kernel_config: str | None = option(None, "Which Liger kernels to use: a JSON object of true and false.")
+    parallelism_config: str | None = option(None, "Only unset: no model is spread over several processes here.")
+    # Training never reads the cache, and generation has a flag of this name in GenerationArguments.
+    use_cache: bool = field(default=False, init=False)
+    # Whether training takes the rows of an optimizer step at once and makes its micro-batches of them; no flag.
+    step_batching: bool = field(default=False, init=False)
+
+    def __post_init__(self):
+        read_settings(self)
+        self.check_values()
+        self.check_training_pairs()
+        self.check_batching_pairs()
+        self.check_paths()
+        self.check_evaluation()
+        check_library_flags(self)
+        self.resolve_aliases()
+
+    def check_values(self) -> None:
+        for name, allowed in CHOICES.items():
+            require_choice(name, getattr(self, name), allowed)
+        for rule, test, names in RANGES:
+            require_range(self, rule, test, *names)
+        for name, (only, why) in FIXED_FLAGS.items():
+            value = getattr(self, name)
+            require(value == only, f"--{name} {value}: {why}; only {only} is possible here.")
+
+    def check_training_pairs(self) -> None:
+        """Refuse pairs of this tool's flags that contradict each other."""
+        require(
+            not (self.full_finetune and self.bits in (4, 8)),
+            f"--full_finetune with --bits {self.bits}: quantized weights cannot be trained. "
+            "Use --bits 16 or 32 with --full_finetune, or leave --full_finetune out to train LoRA adapters.",
+        )
+        for name in ("fp16_full_eval", "bf16_full_eval"):
+            require(
+                not getattr(self, name) or self.bits in (16, 32),
+                f"--{name} with --bits {self.bits}: quantized weights cannot be cast. Leave --{name} out.",
+            )
+        require(
+            not self.adam8bit or self.optim in (DEFAULT_OPTIM, "paged_adamw_8bit", "adamw_bnb_8bit", "adamw_8bit"),
+            f"--adam8bit with --optim {self.optim}: choose one.",
+        )
+        # With the default number of steps, epochs that were asked for would be passed over in silence.
+        require(
+            self.num_train_epochs is None or self.max_steps != DEFAULT_MAX_STEPS,
+            f"--num_train_epochs {self.num_train_epochs} with --max_steps {self.max_steps} (its default): the steps "
+            "decide. Add --max_steps -1 to train that many epochs.",
+        )
+        require(
+            self.do_train or self.do_eval or self.do_predict or self.do_mmlu_eval or self.eval_strategy != "no",
+            "--do_train False without --do_eval, --do_predict or --do_mmlu_eval: nothing to do.",
+        )
+
+    def check_batching_pairs(self) -> None:
+        """Refuse pairs of flags that would make micro-batches in two ways."""
+        require(
+            self.group_by_length or self.train_sampling_strategy != "group_by_length",
+            "--group_by_length False with --train_sampling_strategy group_by_length: choose one.",
+        )
+        batching = ["--packing"] if self.packing else []
+        batching += [f"--max_tokens_per_batch {self.max_tokens_per_batch}"] if self.max_tokens_per_batch else []
+        for flag in batching:
+            require(
+                self.train_sampling_strategy not in GROUPING_STRATEGIES,
+                f"{flag} with --train_sampling_strategy {self.train_sampling_strategy}: both decide which rows come "
+                "together. Leave one out, or use --train_sampling_strategy random or sequential.",
+            )
+            require(
+                not self.auto_find_batch_size,
+                f"{flag} with --auto_find_batch_size: a search would change the rows of a step. Leave one out.",
+            )
+        split = self.group_by_length and self.train_sampling_strategy is None and not self.auto_find_batch_size
+        self.step_batching = split or bool(batching)
+        taking_apart = [name for name in TAKING_STEPS_APART if (self.accelerator_config or {}).get(name)]
+        require(
+            not (taking_apart and self.step_batching and self.do_train),
+            f"--accelerator_config with {', '.join(taking_apart)}, and {[*batching, '--group_by_length'][0]}: "
+            "accelerate would take the micro-batches of a step apart. Leave the first out, or use --group_by_length "
+            "False alone.",
+        )
+        require(
+            not (self.packing and self.neftune_noise_alpha),
+            f"--packing with --neftune_noise_alpha {self.neftune_noise_alpha}: the noise is scaled by the length of a "
+            "sequence, which would be that of many rows. Leave one out.",
+        )
+
+    def check_paths(self) -> None:
+        self.output_dir = os.path.expanduser(self.output_dir.strip())
+        require(bool(self.output_dir), "--output_dir is empty: give a directory.")
+        for name in ("output_dir", "cache_dir"):
+            path = Path(getattr(self, name) or ".")
+            file = next((place for place in (path, *path.parents) if place.is_file()), None)
+            require(file is None, f"--{name} {path}: {file} is a file, not a directory.")
+        if self.resume_from_checkpoint is not None:
+            self.resume_from_checkpoint = os.path.expanduser(self.resume_from_checkpoint)
+            require(
+                Path(self.resume_from_checkpoint).is_dir(),
+                f"--resume_from_checkpoint {self.resume_from_checkpoint}: no such directory. "
+                "Leave the flag out to go on from the last good checkpoint in --output_dir.",
+            )
+
+    def resolve_aliases(self) -> None:
+        """Turn the published names into those of the pinned transformers."""
+        self.train_sampling_strategy = self.train_sampling_strategy or "random"
+        if self.warmup_steps is None:
+            # Below 1 transformers reads warmup_steps as a share of the steps; exactly 1 would be one step.
+            self.warmup_steps = min(self.warmup_ratio, math.nextafter(1.0, 0.0))
+        if self.activation_checkpointing is None:
+            self.activation_checkpointing = self.gradient_checkpointing is not False
+        self.gradient_checkpointing = self.activation_checkpointing
+        settings = self.activation_checkpointing_kwargs or self.gradient_checkpointing_kwargs or {}
+        self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs = {"use_reentrant": False} | settings
+        self.num_train_epochs = self.num_train_epochs or 3.0
+        if self.eval_strategy != "no":
+            self.do_eval = True
+            self.eval_steps = self.eval_steps or self.logging_steps
+        if self.save_strategy == "best" and self.metric_for_best_model is None:
+            self.metric_for_best_model = "loss"
+        if self.metric_for_best_model is not None:
+            self.greater_is_better = more_is_better(self)  # the library takes more perplexity for better
+        if self.eval_on_start is None:
+            self.eval_on_start = bool(self.do_eval and self.do_train)
+        self.evaluation_generates = self.predict_with_generate
+        # A prediction is a generated text; there is no other kind here.
+        self.predict_with_generate = self.predict_with_generate or self.do_predict
+
+
+def parse(training_arguments: type, argv: Sequence[str]) -> tuple[Any, ...]:
+    """Parse `argv` into (model, data, training, generation) arguments.
+
+    Raises:
+        ArgumentsError: an unknown flag (the nearest one is named), a bad value, or a contradiction.
+    """
+    types = (ModelArguments, DataArguments, training_arguments, GenerationArguments)
+    return parse_known(make_parser(types, usage=USAGE, epilog=EXAMPLES), argv, REPLACED_FLAGS)
+
+
+def check_command_line(argv: Sequence[str]) -> tuple[Any, ...] | None:
+    """Answer `--help` and refuse wrong requests within two seconds of the start, before torch is loaded.
+
+    Returns:
+        (model, data, training, generation) arguments as parsed so far, or None where transformers is loaded already
+        and nothing is saved by asking early: the full parse follows.
+
+    Raises:
+        ArgumentsError: as `parse` does.
+        SystemExit: with status 0 after `--help`.
+    """
+    if "transformers" in sys.modules:
+        return None
+    with without_heavy_packages():
+        return parse(light_training_arguments(), argv)
+
+
+def light_training_arguments() -> type:
+    """The training arguments with every check that needs no torch; to be used in `without_heavy_packages`."""
+    from transformers.training_args_seq2seq import Seq2SeqTrainingArguments
+
+    @dataclass
+    class LightTrainingArguments(QLoRAArguments, Seq2SeqTrainingArguments):
+        def __post_init__(self):
+            QLoRAArguments.__post_init__(self)
+            if self.lr_scheduler_type == "reduce_lr_on_plateau":
+                return  # the library refuses it where it finds no torch; its rule is in `check_library_pairs`
+            try:
+                self._validate_args()
+            except ValueError as error:
+                raise ArgumentsError(str(error)) from error
+
+    return LightTrainingArguments

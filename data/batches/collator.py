@@ -1,0 +1,165 @@
+"""Batches of {"input", "output"} texts as padded tensors, with the loss on the output alone unless asked otherwise."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+# What torch's cross entropy leaves out. https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html
+IGNORE_INDEX = -100
+# One of these stands before a text that is encoded as the rest of another; no vocabulary joins it with what follows.
+ANCHORS = ("\u2042", "\n", ".")
+
+
+@dataclass
+class DataCollatorForCausalLM:
+    """Tokenize, cut, mask and pad a list of {"input": str, "output": str}; other fields are ignored.
+
+    Rows that `data.tokens` has encoded already (`input_ids`, `labels`, `prompt_length`, `prompt_ids`) are padded as
+    they are.
+
+    The source is BOS (where the tokenizer has one) and the input, at most `source_max_len` tokens, the first ones kept.
+    The target is the output and EOS, at most `target_max_len` tokens, EOS always among them and always supervised.
+    Rows are padded on the right. Masks come from lengths, never from comparing ids, so a pad token that is EOS or that
+    stands in a text changes nothing. With one, two, three as ids 3, 4, 5 and <pad>, <s>, </s> as 0, 1, 2:
+
+    >>> collator = DataCollatorForCausalLM(
+    ...     tokenizer, source_max_len=3, target_max_len=2, train_on_source=False, predict_with_generate=True
+    ... )
+    >>> batch = collator([{"input": "one", "output": "two three"}, {"input": "one two three", "output": "one"}])
+    >>> for name, rows in batch.items():
+    ...     print(name, rows.tolist())
+    input_ids [[1, 3, 4, 2, 0], [1, 3, 4, 3, 2]]
+    attention_mask [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    labels [[-100, -100, 4, 2, -100], [-100, -100, -100, 3, 2]]
+    prompt_input_ids [[0, 1, 3], [1, 3, 4]]
+    prompt_attention_mask [[0, 1, 1], [1, 1, 1]]
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with an EOS token.
+        source_max_len: tokens of a source, BOS included.
+        target_max_len: tokens of a target, EOS included.
+        train_on_source: supervise the source too.
+        predict_with_generate: also give the prompt alone, padded on the left, so that generation of every row starts
+            right after its prompt.
+        text_marks: what closes the answers of conversations where that is ordinary text to the tokenizer, at which
+            generation has to stop; see `data.tokens.templates`.
+
+    Raises:
+        ValueError: the tokenizer has no EOS token, or a limit leaves no room.
+    """
+
+    tokenizer: Any
+    source_max_len: int
+    target_max_len: int
+    train_on_source: bool
+    predict_with_generate: bool
+    text_marks: Sequence[str] = ()
+
+    def __post_init__(self):
+        if self.tokenizer.eos_token_id is None:
+            raise ValueError("the tokenizer has no EOS token: a model tuned with it would never learn to stop")
+        if self.source_max_len < 1 or self.target_max_len < 1:
+            raise ValueError(
+                f"source_max_len {self.source_max_len} and target_max_len {self.target_max_len} must both be at least 1"
+            )
+
+    def encode(self, instances: Sequence[Mapping]) -> list[tuple[list[int], list[int]]]:
+        """Return the (source ids, target ids) of each instance, cut to the limits and with BOS and EOS."""
+        if instances and "input_ids" in instances[0]:
+            cuts = [(row["input_ids"], row["prompt_length"]) for row in instances]
+            return [(list(ids[:cut]), list(ids[cut:])) for ids, cut in cuts]
+        pairs = self.pair_ids(*([instance[name] for instance in instances] for name in ("input", "output")))
+        return [
+            (self.with_bos(source)[: self.source_max_len], self.cut_target(self.with_eos(target)))
+            for source, target in pairs
+        ]
+
+    def prompt(self, instance: Mapping, source: Sequence[int]) -> list[int]:
+        """Return the ids that generation starts from: `prompt_ids` of a row where it has any, else its source ids."""
+        # Nothing can be generated from nothing: without BOS, an empty prompt is the end of the text before.
+        return list(instance.get("prompt_ids") or source or [self.tokenizer.eos_token_id])
+
+    def __call__(self, instances: Sequence[Mapping]) -> dict[str, torch.Tensor]:
+        """Return int64 tensors `input_ids`, `attention_mask` and `labels`, each (batch, longest row).
+
+        With `predict_with_generate` also `prompt_input_ids` and `prompt_attention_mask`, each (batch, longest source).
+        """
+        pairs = self.encode(instances)
+        rows = [[*source, *target] for source, target in pairs]
+        pad = self._pad_id()
+        batch = {
+            "input_ids": _pad(rows, pad),
+            "attention_mask": _pad([[1] * len(row) for row in rows], 0),
+            "labels": _pad([self._labels(*row) for row in zip(instances, pairs, strict=True)], IGNORE_INDEX),
+        }
+        if self.predict_with_generate:
+            prompts = [self.prompt(instance, source) for instance, (source, _) in zip(instances, pairs, strict=True)]
+            batch["prompt_input_ids"] = _pad(prompts, pad, left=True)
+            batch["prompt_attention_mask"] = _pad([[1] * len(prompt) for prompt in prompts], 0, left=True)
+        return batch
+
+    def _labels(self, instance: Mapping, pair: tuple[list[int], list[int]]) -> list[int]:
+        if "labels" in instance:
+            return list(instance["labels"])
+        source, target = pair
+        return [*(source if self.train_on_source else [IGNORE_INDEX] * len(source)), *target]
+
+    def token_ids(self, texts: list[str]) -> list[list[int]]:
+        """Return the ids of texts, without special tokens and uncut."""
+        # verbose=False: the warning about a text longer than the model's context comes before our own cut.
+        return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+
+    def pair_ids(self, sources: list[str], targets: list[str]) -> list[tuple[list[int], list[int]]]:
+        """Return the (source, target) ids of pairs, uncut, which together decode to the text of source and target.
+
+        The source is encoded by itself, as for generation. Some tokenizers put a space before every text, as Llama 2's:
+        the target is encoded as what follows the source, so that no second space comes in.
+        """
+        target_ids = self.token_ids(targets)
+        if self.anchor:
+            anchor, *anchored = self.token_ids([self.anchor, *(self.anchor + target for target in targets)])
+            rest = [ids[len(anchor) :] for ids in anchored]
+            target_ids = [rest[i] if source else target_ids[i] for i, source in enumerate(sources)]
+        return list(zip(self.token_ids(sources), target_ids, strict=True))
+
+    @cached_property
+    def anchor(self) -> str:
+        """What to put before a text that is encoded as the rest of another, so that no space is put before it.
+
+        It is "" for tokenizers that put none: only SentencePiece (`add_dummy_prefix`) and ByteLevel
+        (`add_prefix_space`) do, which write it as a character of their own.
+        """
+        [first, *_] = self.tokenizer.convert_ids_to_tokens(self.token_ids(["a"])[0]) or [""]
+        if not str(first).startswith(("\u2581", "\u0120")):
+            return ""
+        known = (anchor for anchor in ANCHORS if self.tokenizer.unk_token_id not in self.token_ids([anchor])[0])
+        return next(known, "")
+
+    def with_bos(self, ids: list[int]) -> list[int]:
+        """Return `ids` with BOS in front, once, where the tokenizer has one."""
+        bos = self.tokenizer.bos_token_id
+        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
+
+    def with_eos(self, ids: list[int]) -> list[int]:
+        """Return `ids` with EOS at the end, once."""
+        eos = self.tokenizer.eos_token_id
+        return ids if ids[-1:] == [eos] else [*ids, eos]
+
+    def cut_target(self, ids: list[int]) -> list[int]:
+        """Return a target that ends with EOS, cut to `target_max_len` and still ending with it."""
+        return ids if len(ids) <= self.target_max_len else self.with_eos(ids[: self.target_max_len - 1])
+
+    def _pad_id(self) -> int:
+        # Which id pads is of no consequence, as no mask is read from it.
+        pad = self.tokenizer.pad_token_id
+        return self.tokenizer.eos_token_id if pad is None else pad
+
+
+def _pad(rows: Sequence[list[int]], value: int, left: bool = False) -> torch.Tensor:
+    """Return `rows` as one int64 tensor (rows, longest row), filled with `value` on the right or the left."""
+    width = max(map(len, rows))
+    padded = [[value] * (width - len(row)) + row if left else row + [value] * (width - len(row)) for row in rows]
+    return torch.tensor(padded, dtype=torch.long)

@@ -1,0 +1,141 @@
+"""The rows of an optimizer step → its micro-batches: less padding, the same step.
+
+    step = StepCollator(collator, batch_size=4)                       # rows split by length, 4 to a micro-batch
+    step = StepCollator(collator, batch_size=4, max_tokens=4096)      # as many rows as stay within 4,096 padded tokens
+    step = StepCollator(collator, batch_size=4, pack_length=1280)     # rows packed into sequences of at most 1,280
+    micro_batches = step(rows)
+
+Which rows make a step is left to chance, so that every step is as good a sample of the data as it was; only how they
+are split is chosen. Sorting a whole epoch by length saves more padding and makes the loss a sawtooth.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from common.errors import DataError
+from data.batches.collator import DataCollatorForCausalLM
+from data.batches.packing import best_fit, longest_first, pack
+
+TRAINED_ON = ("input_ids", "attention_mask", "labels")
+
+
+@dataclass
+class StepCollator:
+    """Collate the rows of an optimizer step (one process's share of it) into a list of micro-batches.
+
+    The longest rows come first, so that what does not fit in memory fails at once.
+
+    Args:
+        collator: makes one padded batch of the rows.
+        batch_size: rows of a micro-batch, where neither of the following is given.
+        max_tokens: rows × longest row of a micro-batch, in tokens, is at most this; their number follows.
+        pack_length: pack rows into sequences of at most this many tokens.
+    """
+
+    collator: DataCollatorForCausalLM
+    batch_size: int
+    max_tokens: int | None = None
+    pack_length: int | None = None
+
+    def check(self, lengths: Sequence[int], name: Callable[[int], str] = "row {} of a step".format) -> None:
+        """Refuse rows that fit into no micro-batch: to be asked before training, with the length of every row.
+
+        Raises:
+            DataError: naming the longest row by `name`.
+        """
+        limit = self.max_tokens if self.pack_length is None else self.pack_length
+        if limit is not None and lengths and max(lengths) > limit:
+            row = longest_first(lengths)[0]
+            raise DataError(
+                f"--max_tokens_per_batch {limit:,}: {name(row)} has {lengths[row]:,} tokens\n"
+                f"give at least --max_tokens_per_batch {lengths[row]}, or shorter --source_max_len and --target_max_len"
+            )
+
+    def split(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Return the row numbers of each micro-batch for rows of these lengths. Raises DataError as `check` does."""
+        self.check(lengths)
+        if self.pack_length is not None:
+            return best_fit(lengths, self.pack_length)
+        return split_by_length(lengths, self.batch_size, self.max_tokens)
+
+    def __call__(self, rows: Sequence[Mapping]) -> list[dict[str, torch.Tensor]]:
+        """Return micro-batches: `input_ids`, `attention_mask` and `labels`, each (rows, longest row).
+
+        Packed ones hold what `data.batches.packing.pack` gives.
+        """
+        batch = self.collator(rows)
+        lengths = batch["attention_mask"].sum(dim=1).tolist()
+        batches = self.split(lengths)
+        if self.pack_length is not None:
+            return pack(batch, lengths, batches)
+        return [{name: batch[name][chosen, : lengths[chosen[0]]] for name in TRAINED_ON} for chosen in batches]
+
+
+def split_by_length(lengths: Sequence[int], batch_size: int, max_tokens: int | None = None) -> list[list[int]]:
+    """Return micro-batches of row numbers, rows of similar length together, the longest first.
+
+    They are of `batch_size` rows, the last one maybe of less; or, with `max_tokens`, of as many as keep rows × longest
+    within that many tokens, and of one row at least.
+    """
+
+    def takes_one_more(batch: list[int]) -> bool:  # its first row is its longest
+        size = len(batch) + 1
+        return size <= batch_size if max_tokens is None else size * lengths[batch[0]] <= max_tokens
+
+    batches: list[list[int]] = []
+    for row in longest_first(lengths):
+        if not (batches and takes_one_more(batches[-1])):
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
+def padding_share(
+    lengths: Sequence[int],
+    batch_size: int,
+    accumulation: int,
+    *,
+    strategy: str,
+    max_tokens: int | None = None,
+    pack_length: int | None = None,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Count what one epoch in a seeded order would be made of; nothing but the lengths is needed.
+
+    Args:
+        lengths: tokens of each row, at least one row.
+        batch_size: rows of a micro-batch; times `accumulation`, the rows of a step.
+        accumulation: micro-batches of a step, where their number does not follow from something else.
+        strategy: "random" (each micro-batch takes rows as they come), "split" (the rows of a step by length), "budget"
+            (the same within `max_tokens`) or "packed" (in sequences of at most `pack_length` tokens).
+
+    Returns:
+        steps; micro_batches (a step, on average); padding (the share of all tokens that are computed, from 0 to 1);
+        largest (tokens of the largest micro-batch, padding included); for "packed" also filled (tokens as a share of
+        what as many full sequences would hold).
+    """
+    limits = {"random": {}, "split": {}, "budget": {"max_tokens": max_tokens}, "packed": {"pack_length": pack_length}}
+    collator = StepCollator(None, batch_size, **limits[strategy])
+    order = random.Random(seed).sample(lengths, len(lengths))
+    steps = [
+        order[start : start + batch_size * accumulation] for start in range(0, len(order), batch_size * accumulation)
+    ]
+    batches: list[list[int]] = []  # the lengths of the rows in each
+    for step in steps:
+        if strategy == "random":
+            batches += [step[start : start + batch_size] for start in range(0, len(step), batch_size)]
+        else:
+            batches += [[step[row] for row in rows] for rows in collator.split(step)]
+    computed = [sum(batch) if strategy == "packed" else len(batch) * max(batch) for batch in batches]
+    shares = {
+        "steps": len(steps),
+        "micro_batches": len(batches) / len(steps),
+        "padding": 1 - sum(lengths) / sum(computed),
+        "largest": max(computed),
+    }
+    if strategy == "packed":
+        shares["filled"] = sum(lengths) / (len(batches) * pack_length)
+    return shares

@@ -1,0 +1,367 @@
+"""How records of each data format become what is trained on: one row of FORMATS each.
+
+A formatter is a pure function of one record. It returns a pair {"input": prompt, "output": what is learned}, or a
+conversation (see conversations.py), or a list of these where one record holds several examples. What cannot be trained
+on raises `SkipRow` with the reason: it is dropped, counted and named by its line. In a list, a SkipRow in the place of
+an example drops that example alone.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from common.errors import DataError
+from data.formats.conversations import BESIDE_MESSAGES, ROLES, as_conversation, unused_fields
+from data.formats.exchanges import as_exchange
+from data.formats.fields import SkipRow, is_empty, pairs, text, truth
+from data.formats.instructions import (
+    ALPACA_PROMPT_DICT,
+    extract_alpaca_dataset,
+    extract_unnatural_instructions_data,
+    instruction,
+    seed_task,
+    unnatural_instructions,
+)
+from data.formats.tasks import flat_task_row, task_rows
+from data.named import NAMED_DATASETS, REFUSED_DATASETS, NamedDataset
+
+__all__ = [
+    "ALPACA_PROMPT_DICT",
+    "FORMATS",
+    "NAMED_DATASETS",
+    "REFUSED_DATASETS",
+    "DataError",
+    "Format",
+    "NamedDataset",
+    "SkipRow",
+    "as_question",
+    "detect_format",
+    "extract_alpaca_dataset",
+    "extract_unnatural_instructions_data",
+    "find_format",
+]
+# Whether an answer is a good one, in data for KTO (https://arxiv.org/abs/2402.01306): TRL's name and LLaMA-Factory's.
+MARKS = ("label", "kto_tag")
+
+
+def _columns(source: str, target: str, prompt: str = "{}") -> Callable[[Mapping], dict]:
+    """Return a formatter that takes the answer from column `target`, and what stands in `prompt` from `source`."""
+
+    def convert(record: Mapping) -> dict:
+        asked = text(record, source)
+        [pair] = pairs(prompt.replace("{}", asked), [text(record, target)], None if prompt == "{}" else asked)
+        return pair
+
+    return convert
+
+
+def _answer_only(column: str) -> Callable[[Mapping], dict]:
+    """Return a formatter that learns a whole column, with no prompt before it."""
+    return lambda record: {"input": "", "output": text(record, column)}
+
+
+def _chip2(record: Mapping) -> dict:
+    turns = text(record, "text").split("\n<bot>: ")
+    if len(turns) != 2:
+        # The published script reads the first answer only; what comes after it would be lost without a word.
+        raise SkipRow("not exactly one answer that starts with '\\n<bot>: '")
+    return {"input": turns[0].replace("<human>: ", ""), "output": turns[1]}
+
+
+def _starts(column: str, start: str) -> Callable[[Mapping], bool]:
+    return lambda record: isinstance(record[column], str) and record[column].startswith(start)
+
+
+def _instances_have(name: str) -> Callable[[Mapping], bool]:
+    def looks_right(record: Mapping) -> bool:
+        instances = record["instances"]
+        first = instances[0] if isinstance(instances, list) and instances else None
+        return isinstance(first, Mapping) and name in first
+
+    return looks_right
+
+
+def _waits(messages: list) -> bool:
+    """Return whether the last of these messages is not the assistant's."""
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    role = last.get("role") or last.get("from") if isinstance(last, Mapping) else None
+    return isinstance(role, str) and ROLES.get(role) != "assistant"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One data format.
+
+    Attributes:
+        name: what `--dataset_format` calls it.
+        columns: columns that every record has; detection asks for all of them.
+        formatter: record → pair, conversation, or a list of these and of `SkipRow`s.
+        looks_right: asked about a record that has the columns, where these alone do not tell formats apart.
+        consumed: columns that are in what `convert` returns and that are not repeated beside it.
+        aliases: other names of it.
+        looks: what `looks_right` asks for, in words.
+        answer: the column of `columns` that holds the answer, where a question without one can still be predicted.
+        chat: whether its rows are conversations, in the column `columns[0]`.
+        uses: columns that it reads where a record has them, beside `columns` and what every format reads.
+        nullable: columns of `columns`, beside `answer`, that a record may hold null in.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    formatter: Callable[[Mapping], dict | list[dict | SkipRow]]
+    looks_right: Callable[[Mapping], bool] = lambda record: True
+    consumed: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    looks: str = ""
+    answer: str | None = None
+    chat: bool = False
+    uses: tuple[str, ...] = ()
+    nullable: tuple[str, ...] = ()
+
+    def convert(self, record: Mapping) -> dict | list[dict | SkipRow]:
+        """Return what `formatter` makes of a record.
+
+        Raises:
+            SkipRow: the record cannot be trained on, or is marked as a bad answer.
+        """
+        for name in MARKS:
+            if self._mark(record, name) is False:
+                raise SkipRow(f"{name} is false: an answer marked as bad")
+        return self.formatter(record)
+
+    def _mark(self, record: Mapping, name: str) -> bool | None:
+        """Return whether column `name` marks the answer as a good one; None where it holds no such mark.
+
+        A label beside anything but a prompt and its completion is one only where it says true or false: 0 and 1 may be
+        the ids of classes.
+        """
+        value = record.get(name)
+        if is_empty(value):
+            return None
+        is_mark, mark = name == "kto_tag" or self.columns == ("prompt", "completion"), truth(value)
+        if is_mark and mark is None:
+            raise SkipRow(f"{name!r} is neither true nor false; rename the column if it does not mark bad answers")
+        return mark if is_mark or str(value).lower() in ("true", "false") else None
+
+    def unused(self, record: Mapping, is_conversation: bool) -> list[str]:
+        """Return the names of columns, and of fields of messages, that hold something and decide nothing.
+
+        Args:
+            record: one that `convert` takes.
+            is_conversation: whether it becomes one.
+        """
+        used = {*self.columns, *self.uses, *(BESIDE_MESSAGES if is_conversation else ())}
+        used |= {name for name in MARKS if self._mark(record, name) is not None}
+        columns = [name for name, value in record.items() if name not in used and not is_empty(value)]
+        return columns + (unused_fields(record, self.columns) if is_conversation else [])
+
+
+# In the order of detection: the first that fits wins, so what asks for more stands first.
+FORMATS = {
+    row.name: row
+    for row in (
+        Format(
+            "super-natural-instructions",
+            ("Definition", "Positive Examples", "Instances"),
+            task_rows,
+            consumed=("Definition", "Positive Examples", "Negative Examples", "Instances"),
+            aliases=("supernatural-instructions",),
+        ),
+        Format("natural-instructions", ("definition", "inputs", "targets"), flat_task_row, answer="targets"),
+        Format(
+            "unnatural-instructions-full",
+            ("instances", "reformulations"),
+            partial(unnatural_instructions, reformulations=True),
+            _instances_have("instruction_with_input"),
+            looks="instances with instruction_with_input",
+            consumed=("instances", "reformulations"),
+            nullable=("reformulations",),
+        ),
+        Format(
+            "unnatural-instructions",
+            ("instances",),
+            unnatural_instructions,
+            _instances_have("instruction_with_input"),
+            looks="instances with instruction_with_input",
+            consumed=("instances", "reformulations"),
+            aliases=("unnatural-instructions-core",),
+        ),
+        Format(
+            "seed-tasks",
+            ("instruction", "instances"),
+            seed_task,
+            _instances_have("output"),
+            looks="instances with output",
+            consumed=("instances",),
+        ),
+        Format(
+            "sharegpt-preference",
+            ("conversations", "chosen"),
+            partial(as_exchange, source="conversations", target="chosen", chat=True),
+            consumed=("conversations", "chosen", "tools"),
+        ),
+        Format(
+            "messages-preference",
+            ("messages", "chosen"),
+            partial(as_exchange, source="messages", target="chosen", chat=True),
+            lambda record: _waits(record["messages"]),
+            looks="messages end before the answer",
+            consumed=("messages", "chosen", "tools"),
+        ),
+        Format("sharegpt", ("conversations",), as_conversation, consumed=("conversations", "tools"), chat=True),
+        Format(
+            "messages",
+            ("messages",),
+            partial(as_conversation, column="messages"),
+            consumed=("messages", "tools"),
+            chat=True,
+        ),
+        Format(
+            "alpaca",
+            ("instruction", "output"),
+            instruction("input", "output"),
+            answer="output",
+            uses=("input", "history"),
+        ),
+        Format(
+            "dolly",
+            ("instruction", "context", "response"),
+            instruction("context", "response"),
+            answer="response",
+            uses=("history",),
+            nullable=("context",),
+        ),
+        Format("input-output", ("input", "output"), _columns("input", "output"), answer="output"),
+        Format(
+            "self-instruct",
+            ("prompt", "completion"),
+            partial(as_exchange, source="prompt", target="completion"),
+            aliases=("prompt-completion",),
+            answer="completion",
+        ),
+        Format("prompt-target", ("prompt", "target"), _columns("prompt", "target"), answer="target"),
+        Format("flan", ("inputs", "targets"), _columns("inputs", "targets"), answer="targets"),
+        # The prompt of https://github.com/EleutherAI/lm-evaluation-harness/tree/main/lm_eval/tasks/gsm8k
+        Format(
+            "question-answer",
+            ("question", "answer"),
+            _columns("question", "answer", "Question: {}\nAnswer: "),
+            aliases=("gsm8k",),
+            answer="answer",
+        ),
+        Format(
+            "alpaca-preference",
+            ("instruction", "chosen"),
+            instruction("input", "chosen"),
+            uses=("input", "history"),
+        ),
+        Format("preference", ("prompt", "chosen"), partial(as_exchange, source="prompt", target="chosen")),
+        # Intel/orca_dpo_pairs and the data sets made after it, which axolotl reads as turns of a chat.
+        Format(
+            "question-preference",
+            ("question", "chosen"),
+            partial(as_exchange, source="question", target="chosen", chat=True),
+        ),
+        Format(
+            "input-preference",
+            ("input", "chosen"),
+            partial(as_exchange, source="input", target="chosen", chat=True),
+        ),
+        Format("hh-rlhf", ("chosen",), _answer_only("chosen"), _starts("chosen", ""), looks="chosen is a text"),
+        Format(
+            "implicit-preference",
+            ("chosen",),
+            partial(as_exchange, source=None, target="chosen"),
+            lambda record: isinstance(record["chosen"], list),
+            looks="chosen is a list of messages",
+            consumed=("chosen",),
+            uses=("rejected",),
+        ),
+        Format("chip2", ("text",), _chip2, _starts("text", "<human>:"), looks="text starts with <human>:"),
+        Format(
+            "oasst1",
+            ("text",),
+            _answer_only("text"),
+            _starts("text", "### Human:"),
+            looks="text starts with ### Human:",
+        ),
+        Format("text", ("text",), _answer_only("text")),
+    )
+}
+
+
+def as_question(record: Mapping, row: Format) -> Mapping:
+    """Return a record that lacks its answer with an empty one in its place; any other as it is."""
+    if row.answer is not None and record.get(row.answer) is None:
+        return {**record, row.answer: ""}
+    turns = record.get(row.columns[0]) if row.chat else None
+    if _waits(turns):
+        return {**record, row.columns[0]: [*turns, {"role": "assistant", "content": ""}]}
+    return record
+
+
+def detect_format(first: Mapping, questions: bool = False) -> Format:
+    """Return the first format whose columns are all in `first`, the first record, and that it looks like.
+
+    A column that is null counts as one that is there only for the answer, and where nothing fits otherwise. With
+    `questions`, the column of the answer may be absent.
+
+    Raises:
+        DataError: nothing fits; names the columns found and what each format needs.
+    """
+    filled = {name for name, value in first.items() if value is not None}
+    for columns_of in (
+        lambda row: filled | {row.answer, *row.nullable} & first.keys(),
+        lambda row: filled | {row.answer} if questions else filled,
+        lambda row: first.keys(),
+    ):
+        for row in FORMATS.values():
+            if columns_of(row) >= set(row.columns) and row.looks_right(first):
+                return row
+    found = f"no format fits its columns: {', '.join(map(repr, first)) or 'none'}"
+    if hint := _misspelt(first):
+        raise DataError(f"{found}\n{hint}")
+    needs = "\n".join(
+        f"  {row.name}: {', '.join(row.columns)}" + (f" ({row.looks})" if row.looks else "") for row in FORMATS.values()
+    )
+    raise DataError(
+        f"{found}\nformats and the columns that each needs:\n{needs}\n"
+        "rename the columns, or try --dataset_format with the name of the format that is meant"
+    )
+
+
+def _misspelt(first: Mapping) -> str:
+    """Return what to do where the columns are nearly those of a format, or the rows seem to stand in one of them."""
+    plain = {str(name).strip().lower(): name for name in first}
+    for row in FORMATS.values():
+        missing = [column for column in row.columns if column not in first]
+        near = [difflib.get_close_matches(column.lower(), plain, n=1, cutoff=0.8) for column in missing]
+        if missing and all(near):
+            named = (f"{plain[name]!r} to {column!r}" for column, [name] in zip(missing, near, strict=True))
+            return f"rename {' and '.join(named)} (format {row.name})"
+    for row in FORMATS.values():
+        if row.answer in row.columns and all(column in first for column in row.columns if column != row.answer):
+            return (
+                f"there is no {row.answer!r} (format {row.name}): rename the column that holds the answer, or, to "
+                "predict one, give the file as --eval_dataset, with --do_predict and without --do_eval"
+            )
+    for name, value in first.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            return f"are the rows the list in {name!r}? Write it to a file of its own: jq .{name} FILE"
+    return ""
+
+
+def find_format(name: str) -> Format:
+    """Return the format called `name`, or that of the data set of this name (published scripts say alpaca-clean).
+
+    Raises:
+        DataError: there is no such format; gives the nearest name and the list.
+    """
+    known = {alias: row for row in FORMATS.values() for alias in row.aliases} | FORMATS
+    known = {data_set: FORMATS[row.format] for data_set, row in NAMED_DATASETS.items()} | known
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise DataError(f"--dataset_format {name}: unknown{hint}\nformats: {', '.join(FORMATS)}")

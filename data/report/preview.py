@@ -1,0 +1,143 @@
+"""Rows as the model will see them: every token, the supervised ones marked, special tokens with their ids.
+
+    print(preview(train_dataset, tokenizer, 3))
+
+The text is cut out of the one decoded row, so a character whose bytes are spread over tokens, and the space that
+SentencePiece keeps in a token, come out as they are.
+"""
+
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from data.batches.collator import IGNORE_INDEX
+
+OPEN, CLOSE = "⟦", "⟧"
+SUPERVISED, SPECIAL, RESET = "1;32", "4", "\x1b[0m"  # bold green; underlined
+LONGEST_RUN = 3000  # characters; what is longer is shown by its start and its end
+NAMES = ("bos", "eos", "pad", "unk")
+# Joiners hold an emoji or a letter together; other format characters are invisible, or turn the text around.
+JOINERS = "\u200c\u200d"
+
+
+class Run(NamedTuple):
+    """Consecutive tokens, all supervised or none; or one special token, by its id."""
+
+    text: str
+    supervised: bool
+    special: int | None = None
+
+
+def preview(dataset: Any, tokenizer: Any, count: int, colour: bool | None = None) -> str:
+    """Return the first `count` rows as text, after a legend.
+
+    Args:
+        dataset: tokenized rows with `input_ids`, `labels`, `source_cut`, `target_cut`, `file`, `place`.
+        tokenizer: the one that made them.
+        count: rows to show; fewer where there are fewer.
+        colour: mark with colour instead of brackets; None: where the output is a terminal and NO_COLOR is not set
+            (https://no-color.org).
+    """
+    if colour is None:
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    parts = [_legend(tokenizer, colour)]
+    for index in range(min(count, len(dataset))):
+        row = dataset[index]
+        parts += ["", f"── row {index + 1:,} of {len(dataset):,}: {_header(row)}", show_row(row, tokenizer, colour)]
+    return "\n".join(parts)
+
+
+def show_row(row: Mapping, tokenizer: Any, colour: bool) -> str:
+    """Return one row: supervised runs in bold green or brackets, special tokens as token·id·, controls escaped.
+
+    Line breaks are shown as ↵ before the break itself, and tabs as ⇥. The middle of a run of more than LONGEST_RUN
+    characters is left out, and that is said.
+    """
+    shown = []
+    for supervised, runs in groupby(split_runs(row["input_ids"], row["labels"], tokenizer), lambda run: run.supervised):
+        texts = [_paint(run, _escape(run, colour)) if colour else _escape(run, colour) for run in runs]
+        shown += [OPEN, *texts, CLOSE] if supervised and not colour else texts
+    return "".join(shown)
+
+
+def split_runs(ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> list[Run]:
+    """Return the runs of a row; their texts, joined, are the decoded row.
+
+    Each starts where the decoded row and the decoded tokens before it part: a character of which the bytes are on both
+    sides goes to the second run.
+    """
+    special = _special_ids(tokenizer)
+    kinds = [
+        (label != IGNORE_INDEX, (number, token) if token in special else None)
+        for number, (token, label) in enumerate(zip(ids, labels, strict=True))
+    ]
+    whole = _decode(tokenizer, ids)
+    runs, start, end_id = [], 0, 0
+    for (supervised, token), group in groupby(kinds):
+        end_id += len(list(group))
+        end = max(start, len(os.path.commonprefix([_decode(tokenizer, ids[:end_id]), whole])))
+        runs.append(Run(whole[start:end], supervised, token[1] if token else None))
+        start = end
+    return runs
+
+
+def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    # Cleaning up would take away the spaces before punctuation that the model does see.
+    return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def _special_ids(tokenizer: Any) -> set[int]:
+    """Return the ids that are no text of a vocabulary: special tokens, and added ones other than white space."""
+    added = {token: str(text) for token, text in tokenizer.added_tokens_decoder.items()}
+    return set(tokenizer.all_special_ids) | {token for token, text in added.items() if text.strip()}
+
+
+def _escape(run: Run, colour: bool) -> str:
+    """Return the text of a run so that it is safe to print, and nothing in it passes for a mark."""
+    text = run.text
+    if len(text) > LONGEST_RUN:
+        half = LONGEST_RUN // 2
+        left_out = f"\n… {len(text) - 2 * half:,} characters not shown …\n"
+        return _visible(text[:half], colour) + left_out + _visible(text[-half:], colour)
+    return _visible(text, colour) + ("" if run.special is None else f"·{run.special}·")
+
+
+def _visible(text: str, colour: bool) -> str:
+    def show(match: re.Match) -> str:
+        character = match[0]
+        if character in "\n\t":
+            return {"\n": "↵\n", "\t": "⇥\t"}[character]
+        hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in JOINERS
+        mark = not colour and character in OPEN + CLOSE
+        return character.encode("unicode_escape").decode() if hidden or mark else character
+
+    return re.sub(r"[^ -~]", show, text)
+
+
+def _paint(run: Run, text: str) -> str:
+    codes = ";".join([SUPERVISED] * run.supervised + [SPECIAL] * (run.special is not None))
+    # Line by line, as pagers forget the colour at the end of a line.
+    return "\n".join(f"\x1b[{codes}m{line}{RESET}" if codes and line else line for line in text.split("\n"))
+
+
+def _header(row: Mapping) -> str:
+    supervised = sum(label != IGNORE_INDEX for label in row["labels"])
+    cuts = [f"{row[part + '_cut']:,} cut from the {part}" for part in ("source", "target") if row[part + "_cut"]]
+    where = f"{_visible(str(row['file']), True)}, {row.get('unit', 'line')} {row['place']}"
+    return f"{where}: {len(row['input_ids']):,} tokens, {supervised:,} supervised, {', '.join(cuts) or 'nothing cut'}"
+
+
+def _legend(tokenizer: Any, colour: bool) -> str:
+    tokens = []
+    for name in NAMES:
+        token, text = getattr(tokenizer, f"{name}_token_id"), getattr(tokenizer, f"{name}_token")
+        tokens.append(f"no {name}" if token is None else f"{name} {_visible(text, colour)}·{token}·")
+    mark = _paint(Run("", True), "bold green") if colour else f"{OPEN}brackets{CLOSE}"
+    return (
+        f"{mark}: supervised, what the model learns to write; ↵: a line break; ⇥: a tab\n"
+        f"special tokens, as token·id·: {', '.join(tokens)}"
+    )

@@ -1,0 +1,183 @@
+"""What `--dataset` and `--eval_dataset` name → sources of records: files, data sets of the hub, mixes of these."""
+
+import difflib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from common.errors import DataError
+from data.formats.registry import NAMED_DATASETS, REFUSED_DATASETS, find_format
+from data.sources.files import FILE_TYPES, Source, check_file, open_file
+
+# Splits of a hub data set that serve as its evaluation rows, the first one found.
+EVAL_SPLITS = ("eval", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the data sets of a mix, and its share of the rows (None: all of its rows)."""
+
+    name: str
+    weight: float | None = None
+
+
+def parse_mix(spec: str, flag: str) -> list[Part]:
+    """Return the parts of "a.jsonl:0.7,b.csv:0.3" (weights), "a.jsonl,b.csv" (all rows) or a single name.
+
+    Raises:
+        DataError: a part is neither a readable file nor a known name, or stands twice, or some have weights and some
+            have not.
+    """
+    parts = [_parse_part(part, flag) for part in _split(spec)]
+    if not parts:
+        raise DataError(f"{flag} is empty; give a file or a name\nnamed data sets: {', '.join(NAMED_DATASETS)}")
+    if len(parts) == 1 and parts[0].weight is not None:
+        raise DataError(
+            f"{flag} {spec}: a weight needs a second data set to be weighed against, like "
+            f"{parts[0].name}:0.7,other.jsonl:0.3; for fewer rows of one there is --max_train_samples"
+        )
+    names = [part.name for part in parts]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{flag} {spec}: {twice} stands in it twice; name it once, with a larger weight: {twice}:2")
+    without = [part.name for part in parts if part.weight is None]
+    if without and len(without) < len(parts):
+        raise DataError(f"{flag} {spec}: {without[0]} has no weight while others do; give every part one, or none")
+    return parts
+
+
+def _split(spec: str) -> list[str]:
+    """Split at commas, except those in the name of a file."""
+    pieces, parts = spec.split(","), []
+    while pieces:
+        ends = (end for end in range(len(pieces), 1, -1) if _is_part(",".join(pieces[:end]).strip()))
+        end = next(ends, 1)
+        parts.append(",".join(pieces[:end]).strip())
+        pieces = pieces[end:]
+    return [part for part in parts if part]
+
+
+def _is_part(text: str) -> bool:
+    name, _, weight = text.rpartition(":")
+    return _exists(text) or (_exists(name) and "," not in weight)
+
+
+def _parse_part(part: str, flag: str) -> Part:
+    name, colon, weight = map(str.strip, part.rpartition(":"))
+    try:
+        share = None if _exists(part) or not colon else float(weight)
+    except ValueError:
+        if _exists(name):
+            raise DataError(f"{flag} {part}: the weight {weight!r} is not a number; like {name}:0.5") from None
+        share = None
+    if share is None:
+        check_source(part, flag)
+        return Part(part)
+    check_source(name, flag)
+    if not 0 < share < float("inf"):
+        raise DataError(f"{flag} {part}: the weight {weight} must be more than 0 and finite, like {name}:0.5")
+    return Part(name, share)
+
+
+def _exists(name: str) -> bool:
+    return name in NAMED_DATASETS or os.path.exists(os.path.expanduser(name))
+
+
+def check_sources(args: Any) -> None:
+    """Refuse data, format and template names that are none, before anything is loaded. Raises DataError."""
+    parse_mix(args.dataset, "--dataset")
+    if args.eval_dataset is not None:
+        parse_mix(args.eval_dataset, "--eval_dataset")
+    if args.dataset_format is not None:
+        find_format(args.dataset_format)
+    if args.chat_template not in (None, "default") and not Path(args.chat_template).expanduser().is_file():
+        raise DataError(f"--chat_template {args.chat_template}: no such file; give a Jinja file, or default")
+
+
+def check_source(name: str, flag: str) -> None:
+    """Refuse what is neither a named data set nor a file of a known type; gives the nearest name."""
+    if name in REFUSED_DATASETS:
+        raise DataError(f"{flag} {name}: {REFUSED_DATASETS[name]}; named data sets: {', '.join(NAMED_DATASETS)}")
+    if name in NAMED_DATASETS:
+        return
+    if _exists(name):
+        check_file(name)
+        return
+    raise DataError(
+        f"{flag} {name}: there is no such file and no data set of that name{_nearest(name)}\n"
+        f"named data sets: {', '.join(NAMED_DATASETS)}\nfile types: {FILE_TYPES}"
+    )
+
+
+def _nearest(name: str) -> str:
+    """Return a question that names the data set, or the file in the same folder, that may be meant."""
+    repositories = {row.source["path"]: known for known, row in NAMED_DATASETS.items()}
+    near = difflib.get_close_matches(name, [*NAMED_DATASETS, *repositories], n=1)
+    if near:
+        return f"; did you mean {repositories.get(near[0], near[0])}?"
+    folder, file = os.path.split(name)
+    try:
+        beside = os.listdir(os.path.expanduser(folder) or ".")
+    except OSError:
+        return f"; there is no folder {folder}"
+    near = difflib.get_close_matches(file, beside, n=1)
+    return f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
+
+
+def hub_names(spec: str) -> list[str]:
+    """Return the names on the hub of the data sets in `spec`, the value of --dataset; files have none."""
+    names = {name for part in _split(spec) for name in (part, part.rpartition(":")[0].strip())}
+    return sorted({row.source["path"] for known, row in NAMED_DATASETS.items() if known in names})
+
+
+def open_sources(name: str, flag: str, args: Any) -> dict[str, Source]:
+    """Return the splits of a named data set, or a file as the one split "train".
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return _open_named(name, flag, args) if name in NAMED_DATASETS else {"train": open_file(name)}
+
+
+def _open_named(name: str, flag: str, args: Any) -> dict[str, Source]:
+    import datasets
+
+    row = NAMED_DATASETS[name]
+    try:
+        splits = datasets.load_dataset(
+            **row.source,
+            cache_dir=getattr(args, "cache_dir", None),
+            token=True if getattr(args, "use_auth_token", False) else None,
+        )
+    except Exception as error:  # whatever it is, it is the network, the hub or the cache
+        raise DataError(_how_to_go_on(name, flag, datasets.config.HF_HUB_OFFLINE, error)) from error
+    return {
+        split: Source(
+            name=f"{name} ({row.source['path']}, split {split})",
+            records=partial(_number, splits[split]),
+            unit="row",
+            digest=splits[split]._fingerprint,
+            format=row.format,
+        )
+        for split in ("train", *[split for split in EVAL_SPLITS if split in splits][:1])
+    }
+
+
+def _number(records: Any) -> Iterator[tuple[int, dict]]:
+    return enumerate(iter(records), 1)
+
+
+def _how_to_go_on(name: str, flag: str, offline: bool, error: Exception) -> str:
+    row = NAMED_DATASETS[name]
+    repository, revision = row.source["path"], row.source.get("revision")
+    branch = f" --revision {revision}" if revision else ""
+    fetch = f"hf download {repository} --repo-type dataset{branch} --local-dir DIR"
+    searched = "HF_HUB_OFFLINE is set, so only the local cache was searched\n" if offline else ""
+    return (
+        f"{flag} {name}: {repository} could not be loaded from the Hugging Face hub ({type(error).__name__}: {error})\n"
+        f"{searched}without a network here, run this where there is one: {fetch}\n"
+        f"then copy its data file here and pass it: {flag} FILE --dataset_format {row.format}"
+    )

@@ -1,0 +1,283 @@
+"""Base against tuned: the same rows with the adapter off and on, what changed, and whether it is more than chance.
+
+    comparison = compare(base, tuned)           # two `Measured`
+    print(format_comparison(comparison))
+
+Intervals are paired bootstraps: both models are resampled on the same rows (https://aclanthology.org/W04-3250).
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy
+
+from eval.metrics.bleu.scoring import bleu_score
+from eval.metrics.chrf.scoring import chrf, chrf_score
+from eval.metrics.text import compare_all
+from eval.statistics import mean, paired_corpus_difference, paired_difference
+
+CHANGED_SHOWN = 5
+SHOWN = 0.0005  # the least that a table shows, 0.1 % of a share and 0.001 of a loss
+FEWEST_ROWS = 6  # five rows that all change for the better are no proof: a sign test gives p = 2 / 2**5 = 0.06
+RARELY = 0.5  # share of answers that end by themselves below which it is said
+
+
+@dataclass
+class Measured:
+    """One model on the rows; what was not asked for is empty.
+
+    Attributes:
+        losses: (rows, 2), sums of losses and supervised tokens of each row.
+        lines: those of predictions.jsonl.
+        subjects: the subject of each MMLU question.
+        right: whether each was answered right.
+        max_new_tokens: what an answer could be at most.
+    """
+
+    losses: Sequence[Sequence[float]] = ()
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    subjects: list[str] = field(default_factory=list)
+    right: list[bool] = field(default_factory=list)
+    max_new_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A number of both models, and tuned − base with its 95 % interval.
+
+    Attributes:
+        better: 1 where more is better, −1 where less is, 0 where it is neither.
+        percent: whether it is a share, to be shown in %.
+    """
+
+    name: str
+    rows: int
+    base: float
+    tuned: float
+    difference: float
+    low: float
+    high: float
+    better: int = 1
+    percent: bool = True
+
+    def verdict(self) -> str:
+        """What to call it.
+
+        Returns:
+            "better" or "worse"; "not told apart" where the interval holds 0; "too few rows"; "equal" where nothing
+            differs that is shown; "" where neither more nor less is better.
+        """
+        if not self.better:
+            return ""
+        if max(abs(self.difference), abs(self.low), abs(self.high)) < SHOWN:
+            return "equal"
+        if self.rows < FEWEST_ROWS:
+            return "too few rows"
+        if self.low <= 0 <= self.high:
+            return "not told apart"
+        return "better" if self.difference * self.better > 0 else "worse"
+
+
+def compare(base: Measured, tuned: Measured, seed: int = 42) -> dict[str, Any]:
+    """Compare two models on the same rows.
+
+    Returns:
+        `differences`, a list of `Difference`; `changed`, the rows whose answers changed most; `verdict`, sentences.
+
+    Raises:
+        ValueError: the two were not measured on the same number of rows.
+    """
+    differences = [
+        *loss_difference(base, tuned, seed),
+        *mmlu_difference(base, tuned, seed),
+        *answer_differences(base.lines, tuned.lines, seed),
+    ]
+    return {
+        "differences": differences,
+        "changed": most_changed(base.lines, tuned.lines),
+        "verdict": [*better_or_not(differences), *stopping(tuned)],
+    }
+
+
+def loss_difference(base: Measured, tuned: Measured, seed: int) -> list[Difference]:
+    """The evaluation loss by supervised token, as `eval_loss`: a row's loss counts by its tokens."""
+    if not len(base.losses):
+        return []
+    before, after = (numpy.asarray(model.losses, dtype=float) for model in (base, tuned))  # (rows, 2)
+    tokens = before[:, 1]
+    means = [losses[:, 0] / tokens.clip(min=1) for losses in (before, after)]
+    both = [float(losses[:, 0].sum() / tokens.sum()) for losses in (before, after)]
+    return [
+        Difference("eval loss", len(before), *both, *paired_difference(*means, tokens, seed), better=-1, percent=False)
+    ]
+
+
+def mmlu_difference(base: Measured, tuned: Measured, seed: int) -> list[Difference]:
+    """The mean over subjects: a question counts by one over the number of its subject's questions."""
+    if not base.right:
+        return []
+    questions = Counter(base.subjects)
+    weights = [1 / questions[subject] for subject in base.subjects]
+    both = [mean(model.right, weights) for model in (base, tuned)]
+    return [
+        Difference("MMLU accuracy", len(weights), *both, *paired_difference(base.right, tuned.right, weights, seed))
+    ]
+
+
+def answer_differences(base: list[dict], tuned: list[dict], seed: int) -> list[Difference]:
+    """What the metrics of predictions.jsonl say of both, on the rows that have a reference; then how answers end."""
+    if not base:
+        return []
+    compared = [[row for row in compare_lines(lines) if row is not None] for lines in (base, tuned)]
+    found = []
+    for name in compared[0][0].means if compared[0] else ():
+        both = [[row.means[name] for row in rows] for rows in compared]
+        found.append(of_means(TEXT_NAMES[name], *both, seed=seed))
+    scores: dict[str, Callable] = {"bleu": bleu_score, "chrf": chrf_score} if compared[0] else {}
+    for name, score in scores.items():
+        both = [[getattr(row, name) for row in rows] for rows in compared]
+        found.append(Difference(TEXT_NAMES[name], len(both[0]), *paired_corpus_difference(*both, score, seed=seed)))
+    ends = [[float(line["prediction_stopped"]) for line in lines] for lines in (base, tuned)]
+    lengths = [[line["prediction_tokens"] for line in lines] for lines in (base, tuned)]
+    return [
+        *found,
+        of_means("stopped by itself", *ends, seed=seed),
+        of_means("new tokens", *lengths, seed=seed, better=0, percent=False),
+    ]
+
+
+TEXT_NAMES = {
+    "exact_match": "exact match", "token_f1": "token F1", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF",
+}  # fmt: skip
+
+
+def of_means(name: str, base: Sequence[float], tuned: Sequence[float], seed: int, **how: Any) -> Difference:
+    return Difference(name, len(base), mean(base), mean(tuned), *paired_difference(base, tuned, seed=seed), **how)
+
+
+def compare_lines(lines: list[dict]) -> list[Any]:
+    return compare_all([line["prediction"] for line in lines], [line.get("output") for line in lines])
+
+
+def most_changed(base: list[dict], tuned: list[dict]) -> list[dict[str, Any]]:
+    """The rows whose answers changed most: in chrF against the reference, or where there is none against each other.
+
+    chrF, because it says by how much an answer is off, in any language, where exact match knows two values.
+    """
+    rows = []
+    for number, (before, after) in enumerate(zip(base, tuned, strict=True), start=1):
+        answers, output = (before["prediction"], after["prediction"]), after.get("output")
+        reference = output if output and output.strip() else None
+        scores = [chrf([answer], [reference]) for answer in answers] if reference else None
+        change = scores[1] - scores[0] if scores else chrf([answers[1]], [answers[0]]) - 1
+        question = after.get("instruction") or after.get("input") or ""
+        rows.append(
+            {
+                "row": number,
+                "question": question if isinstance(question, str) else str(question),
+                "reference": reference,
+                "base": answers[0],
+                "tuned": answers[1],
+                "chrf": scores,
+                "change": change,
+            }
+        )
+    changed = [row for row in rows if row["base"] != row["tuned"]]
+    return sorted(changed, key=lambda row: -abs(row["change"]))[:CHANGED_SHOWN]
+
+
+def better_or_not(differences: list[Difference]) -> list[str]:
+    """What the differences say in words; one that chance explains is never called an improvement."""
+    by_verdict: dict[str, list[str]] = defaultdict(list)
+    for row in differences:
+        if row.better and row.name != "stopped by itself":
+            by_verdict[row.verdict()].append(row.name)
+    said = []
+    if by_verdict["better"]:
+        said.append(f"The tuned model is better than the base in: {', '.join(by_verdict['better'])}.")
+    elif any(by_verdict.values()):
+        worse = by_verdict["worse"]
+        said.append(
+            "The tuned model is not better than the base."
+            if worse or not (by_verdict["not told apart"] or by_verdict["too few rows"])
+            else "Nothing here shows the tuned model to be better than the base."
+        )
+    elif differences:
+        said.append("No row here has an answer to compare with: nothing says which model is better.")
+    if by_verdict["worse"]:
+        said.append(f"It is worse in: {', '.join(by_verdict['worse'])}.")
+    if by_verdict["not told apart"]:
+        said.append(f"These rows cannot tell the two apart in: {', '.join(by_verdict['not told apart'])}.")
+    if by_verdict["too few rows"]:
+        said.append(f"Fewer than {FEWEST_ROWS} rows prove nothing: {', '.join(by_verdict['too few rows'])}.")
+    return said
+
+
+def stopping(measured: Measured, model: str = "the tuned model") -> list[str]:
+    """A warning where the answers of `model` seldom or never end by themselves, or nothing."""
+    lines = measured.lines
+    ended = sum(line["prediction_stopped"] for line in lines)
+    if not lines or ended >= RARELY * len(lines):
+        return []
+    never = f"{model} never stops by itself: all {len(lines):,} answers"
+    seldom = f"{model} stops by itself in {ended:,} of {len(lines):,} answers only: the others"
+    return [
+        f"WARNING: {seldom if ended else never} ran to --max_new_tokens {measured.max_new_tokens}. Where training rows "
+        "lose their ends (the data report counts them), raise --target_max_len; else train longer, or allow more new "
+        "tokens."
+    ]
+
+
+def to_json(comparison: dict[str, Any]) -> dict[str, Any]:
+    """The comparison as it is written to a file."""
+    rows = [{**asdict(row), "verdict": row.verdict()} for row in comparison["differences"]]
+    for row in rows:  # "better": -1 beside a verdict reads as one
+        row["higher_is"] = {1: "better", -1: "worse", 0: None}[row.pop("better")]
+    return {**comparison, "differences": rows}
+
+
+def format_comparison(comparison: dict[str, Any]) -> str:
+    """The comparison as text: a table, the rows that changed most, and the verdict."""
+    rows = [("", "base", "tuned", "difference", "95% interval", "")]
+    for row in comparison["differences"]:
+        low, high = shown(row.low, row.percent, sign=True), shown(row.high, row.percent, sign=True)
+        values = (shown(row.base, row.percent), shown(row.tuned, row.percent))
+        rows.append(
+            (row.name, *values, shown(row.difference, row.percent, sign=True), f"{low} to {high}", row.verdict())
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["base against tuned (adapter off and on, the same rows)"]
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others[:-1], widths[1:-1], strict=True)]
+        lines.append(f"  {'  '.join([first.ljust(widths[0]), *cells, others[-1]])}".rstrip())
+    if comparison["changed"]:
+        lines += ["", "answers that changed most"]
+    for row in comparison["changed"]:
+        lines += [*format_change(row)]
+    return "\n".join([*lines, "", *comparison["verdict"]])
+
+
+def format_change(row: dict[str, Any]) -> list[str]:
+    scores = [f"  (chrF {score:.0%})" for score in row["chrf"]] if row["chrf"] else ["", ""]
+    reference = [f"    right:  {shortened(row['reference'])}"] if row["reference"] else []
+    return [
+        f"  row {row['row']}: {shortened(row['question'])}",
+        f"    base:   {shortened(row['base'])}{scores[0]}",
+        f"    tuned:  {shortened(row['tuned'])}{scores[1]}",
+        *reference,
+    ]
+
+
+def shown(value: float, percent: bool, sign: bool = False) -> str:
+    plus = "+" if sign else ""
+    return f"{100 * value:{plus}.1f}%" if percent else f"{value:{plus}.3f}"
+
+
+def shortened(text: str, width: int = 90) -> str:
+    """One line of at most `width` characters; a long text keeps its beginning and its end."""
+    text = " ".join(text.split())
+    half = (width - 3) // 2
+    return text if len(text) <= width else f"{text[:half]} … {text[-half:]}"

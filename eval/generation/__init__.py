@@ -1,0 +1,5 @@
+"""Generated answers: predictions.jsonl, and how good its answers are: `python -m eval.generation --help`."""
+
+from eval.generation.generation import main, parse, write_predictions
+
+__all__ = ["main", "parse", "write_predictions"]
