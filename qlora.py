@@ -24,10 +24,10 @@ from data.sources.mixes import check_sources, hub_names
 
 # The public names, and where each is; `from qlora import X` imports X's module only then.
 PUBLIC_NAMES = {
-    "ModelArguments": "arguments.training",
-    "DataArguments": "arguments.training",
+    "ModelArguments": "arguments.model",
+    "DataArguments": "arguments.data",
     "TrainingArguments": "training.loop.trainer",
-    "GenerationArguments": "arguments.training",
+    "GenerationArguments": "arguments.generation",
     "find_all_linear_names": "training.model.build",
     "SavePeftModelCallback": "training.checkpoint.checkpoint",
     "get_accelerate_model": "training.model.build",

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from arguments.parser import option, require
+from arguments.declare import option, require
 
 MMLU_DATASETS = ("mmlu-fs", "mmlu-zs")
 # What --metric_for_best_model may be: of every evaluation, and of generated answers.

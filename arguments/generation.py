@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from arguments.parser import option, require, require_range
+from arguments.declare import option, require, require_range
 from arguments.replaced import GONE_DECODING, SAMPLING_OPTIONS
 
 

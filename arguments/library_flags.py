@@ -11,7 +11,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from arguments.parser import ArgumentsError, require, require_choice, require_package
+from arguments.declare import ArgumentsError, require, require_choice, require_package
 from arguments.pushing import check_push_request
 from arguments.replaced import GROUPING_STRATEGIES, TRACKERS
 from arguments.setting_rules import (

@@ -7,15 +7,14 @@ import argparse
 import contextlib
 import importlib.metadata
 import importlib.util
-import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import field, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from enum import Enum
 from typing import Any, get_args, get_type_hints
 
-from common.errors import RequestError
+from arguments.declare import ArgumentsError, require
 
 # Packages that transformers probes for while its training arguments are imported; each costs seconds to load.
 HEAVY_PACKAGES = {"torch", "accelerate", "peft", "bitsandbytes", "datasets", "sklearn", "scipy", "pandas"}
@@ -31,43 +30,6 @@ EXAMPLES = """examples:
   python qlora.py --model_name_or_path Qwen/Qwen3-0.6B --dataset my.jsonl --max_steps 500 --output_dir output/mine
   (the same command again goes on from the last checkpoint)
   python qlora.py … --do_train False --do_predict --output_dir output/mine     (predictions.jsonl)"""
-
-
-class ArgumentsError(RequestError):
-    """A command line that cannot be served as written."""
-
-
-# ---- Declaring and checking ----------------------------------------------------------------------------------------
-
-
-def option(default: Any, text: str, **metadata: Any) -> Any:
-    """A dataclass field with its help text (unit and choices included) and extra argparse metadata."""
-    return field(default=default, metadata={"help": text, **metadata})
-
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ArgumentsError(message)
-
-
-def require_choice(name: str, value: Any, allowed: Sequence[Any]) -> None:
-    shown = ", ".join(str(choice) for choice in allowed if choice is not None)
-    require(value in allowed, f"--{name} {value}: allowed are {shown}.")
-
-
-def require_range(args: Any, allowed: str, test: Callable[[Any], bool], *names: str) -> None:
-    """Refuse each named field that is set and is not finite or fails `test`; `allowed` says the rule in words."""
-    for name in names:
-        value = getattr(args, name)
-        if value is not None:
-            require(math.isfinite(value), f"--{name} {value}: must be a finite number, {allowed}.")
-            require(test(value), f"--{name} {value}: must be {allowed}.")
-
-
-def require_package(flag: str, *modules: str) -> None:
-    """Refuse `flag` where none of `modules` is installed; none of them is imported."""
-    found = any(importlib.util.find_spec(module) is not None for module in modules)
-    require(found, f"{flag} needs the package {' or '.join(modules)}, which is not installed.")
 
 
 def check_installed() -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from arguments.parser import ArgumentsError, require
+from arguments.declare import ArgumentsError, require
 
 ADVICE = "Log in with `hf auth login` or give --hub_token, or leave --push_to_hub out and upload the directory later."
 

@@ -14,21 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from arguments.data import DataArguments
+from arguments.declare import ArgumentsError as ArgumentsError
+from arguments.declare import option, require, require_choice, require_range
 from arguments.evaluation import EvaluationArguments
 from arguments.generation import GenerationArguments
 from arguments.library_flags import check_library_flags, more_is_better, read_settings
-from arguments.parser import (
-    EXAMPLES,
-    USAGE,
-    make_parser,
-    option,
-    parse_known,
-    require,
-    require_choice,
-    require_range,
-    without_heavy_packages,
-)
-from arguments.parser import ArgumentsError as ArgumentsError
+from arguments.model import ModelArguments
+from arguments.parser import EXAMPLES, USAGE, make_parser, parse_known, without_heavy_packages
 from arguments.replaced import CHOICES, FIXED_FLAGS, GROUPING_STRATEGIES, RANGES, REPLACED_FLAGS
 from common.errors import FailedRunError as FailedRunError
 from common.errors import RequestError as RequestError
@@ -36,95 +29,6 @@ from common.errors import RequestError as RequestError
 DEFAULT_OPTIM = "paged_adamw_32bit"
 DEFAULT_MAX_STEPS = 10000
 TAKING_STEPS_APART = ("split_batches", "dispatch_batches")  # settings of --accelerator_config
-
-
-@dataclass
-class ModelArguments:
-    """Which base model, and how it is fetched."""
-
-    _argument_group_name = "base model"
-
-    model_name_or_path: str = option(
-        "EleutherAI/pythia-12b", "Base model: a local directory, or a name on the Hugging Face hub."
-    )
-    trust_remote_code: bool = option(False, "Run model code that comes with the checkpoint. Off unless you trust it.")
-    use_auth_token: bool = option(
-        False,
-        "Require a stored Hugging Face token and send it (gated models); unset: it is sent where there is one.",
-        aliases=["--use_auth", "--use-auth"],
-    )
-    device_map: str | None = option(
-        None,
-        "Where layers go: unset = the whole model on one device; 'auto' = spread over the GPUs, --max_memory_MB each.",
-    )
-
-    def __post_init__(self):
-        self.model_name_or_path = os.path.expanduser(self.model_name_or_path.strip())
-        require(bool(self.model_name_or_path), "--model_name_or_path is empty: give a directory or a hub name.")
-        self.check_path()
-        if self.device_map is not None:
-            require_choice("device_map", self.device_map, ("auto",))
-            require(
-                int(os.environ.get("WORLD_SIZE", "1")) == 1,
-                f"--device_map {self.device_map} under a launcher (WORLD_SIZE {os.environ.get('WORLD_SIZE')}): each "
-                "process has one GPU there. Leave --device_map out, or start one process without a launcher.",
-            )
-
-    def check_path(self) -> None:
-        """Refuse what can only be meant as a local directory (a hub name has one slash at most) but is none."""
-        name = self.model_name_or_path
-        require(not os.path.isfile(name), f"--model_name_or_path {name}: a file; give the directory that it is in.")
-        local = name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
-        require(
-            os.path.isdir(name) or not local,
-            f"--model_name_or_path {name}: no such directory. Give one with config.json and *.safetensors, or a hub "
-            "name like Qwen/Qwen3-0.6B.",
-        )
-
-
-@dataclass
-class DataArguments:
-    """Which rows are trained and evaluated on, and where they are cut."""
-
-    _argument_group_name = "data"
-
-    dataset: str = option(
-        "alpaca",
-        "Training data: a file (json, jsonl, csv, tsv, txt, .gz of these, parquet), a name (see data/README.md), or "
-        "several with commas, and weights: a.jsonl:0.7,b.csv:0.3.",
-    )
-    dataset_format: str | None = option(None, "Format of its records (see data/README.md); detected if not given.")
-    eval_dataset: str | None = option(
-        None, "Files or name whose rows are evaluated and predicted, instead of rows held out of --dataset."
-    )
-    eval_dataset_size: float = option(
-        1024, "Rows of --dataset to hold out for --do_eval and --do_predict: a count, or a fraction between 0 and 1."
-    )
-    max_train_samples: int | None = option(None, "Train on at most this many rows.")
-    max_eval_samples: int | None = option(None, "Evaluate and predict at most this many rows.")
-    source_max_len: int = option(1024, "Longest source (prompt), in tokens; the rest is cut.")
-    target_max_len: int = option(256, "Longest target (answer), in tokens, its end-of-sequence token included.")
-    chat_template: str | None = option(
-        None,
-        "Template for conversations: a Jinja file, or 'default'; unset: the tokenizer's own, else the default one.",
-    )
-    prompt_format: str | None = option(
-        None,
-        "How rows of a question and an answer are laid out: alpaca (the published prompt of their format), chat (turns "
-        "of the chat template), plain (nothing added); unset: as the adapter was trained, else chat where the model "
-        "has a template and alpaca where it has none.",
-    )
-    preview: int | None = option(
-        None, "Show this many rows as the model will see them, supervised tokens marked, and stop."
-    )
-
-    def __post_init__(self):
-        counts = ("max_train_samples", "max_eval_samples", "source_max_len", "preview")
-        require_range(self, "1 or more", lambda n: n >= 1, *counts)
-        require_range(self, "2 or more (one token and the end)", lambda n: n >= 2, "target_max_len")
-        require_choice("prompt_format", self.prompt_format, (None, "alpaca", "chat", "plain"))
-        size, rule = self.eval_dataset_size, "must be a whole number of rows, or a fraction between 0 and 1"
-        require(0 < size < 1 or (size >= 1 and float(size).is_integer()), f"--eval_dataset_size {size:g}: {rule}.")
 
 
 @dataclass
@@ -337,6 +241,9 @@ class QLoRAArguments(EvaluationArguments):
         self.evaluation_generates = self.predict_with_generate
         # A prediction is a generated text; there is no other kind here.
         self.predict_with_generate = self.predict_with_generate or self.do_predict
+
+
+TrainingArguments = QLoRAArguments  # the name under which functions ask for it
 
 
 def parse(training_arguments: type, argv: Sequence[str]) -> tuple[Any, ...]:

@@ -17,10 +17,9 @@ from accelerate.utils import TorchDynamoPlugin
 from torch import nn
 from transformers import Trainer, get_scheduler
 
+from arguments.declare import ArgumentsError, require
 from arguments.library_flags import flags_set, shown
-from arguments.parser import require
 from arguments.setting_rules import FOLLOWING_SCHEDULES
-from arguments.training import ArgumentsError
 from common.errors import RequestError
 
 # What libraries raise where a setting is wrong; they agree on nothing better.

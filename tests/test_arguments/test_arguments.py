@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
+from arguments.declare import ArgumentsError
 from arguments.parser import make_parser, without_heavy_packages
 from arguments.replaced import REPLACED_FLAGS
-from arguments.training import ArgumentsError, light_training_arguments, parse
+from arguments.training import light_training_arguments, parse
 from tests.paths import REPOSITORY
 
 MODEL_DEFAULTS = {"model_name_or_path": "EleutherAI/pythia-12b", "trust_remote_code": False, "use_auth_token": False}
@@ -105,7 +106,9 @@ def light() -> type:
 @pytest.fixture(scope="module")
 def flags(light) -> dict:
     """Each spelling of a flag → its argparse action."""
-    from arguments.training import DataArguments, GenerationArguments, ModelArguments
+    from arguments.data import DataArguments
+    from arguments.generation import GenerationArguments
+    from arguments.model import ModelArguments
 
     return make_parser((ModelArguments, DataArguments, light, GenerationArguments))._option_string_actions
 

@@ -7,9 +7,12 @@ in any case before the base model is.
 import pytest
 
 import qlora
+from arguments.data import DataArguments
+from arguments.generation import GenerationArguments
 from arguments.library_flags import NEEDS, UNUSED
+from arguments.model import ModelArguments
 from arguments.parser import make_parser, without_heavy_packages
-from arguments.training import DataArguments, GenerationArguments, ModelArguments, light_training_arguments, parse
+from arguments.training import light_training_arguments, parse
 
 # Flag → what is written behind it: a wrong value, and other flags where it is wrong with them alone.
 WRONG = {

@@ -18,10 +18,10 @@ from transformers.trainer_utils import SchedulerType
 
 import qlora
 from arguments import setting_rules as rules
+from arguments.declare import ArgumentsError
 from arguments.evaluation import ANSWER_METRICS, LOSSES
 from arguments.library_flags import unused_library_flags, value_of
 from arguments.replaced import TRACKERS
-from arguments.training import ArgumentsError
 from data.loading import make_data_module
 from eval.metrics.text import text_metrics
 from training.loop.trainer import build_trainer

@@ -8,9 +8,12 @@ import sys
 import pytest
 
 import qlora
+from arguments.data import DataArguments
+from arguments.generation import GenerationArguments
+from arguments.model import ModelArguments
 from arguments.parser import NEEDED_MODULES, edit_distance, make_parser, unknown_flag, without_heavy_packages
 from arguments.replaced import INSTEAD, REPLACED_FLAGS
-from arguments.training import DataArguments, GenerationArguments, ModelArguments, light_training_arguments
+from arguments.training import light_training_arguments
 from tests.paths import REPOSITORY
 
 

@@ -24,8 +24,8 @@ from transformers import GenerationConfig, Seq2SeqTrainer, Seq2SeqTrainingArgume
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import PredictionOutput, seed_worker
 
-from arguments.parser import require
-from arguments.training import ArgumentsError, QLoRAArguments
+from arguments.declare import ArgumentsError, require
+from arguments.training import QLoRAArguments
 from common.errors import FailedRunError, failing_as
 from training.checkpoint.checkpoint import SavingError
 from training.loop.callbacks import LogLineCallback, StopOnSignalCallback, WatchLossCallback
