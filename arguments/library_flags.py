@@ -1,393 +1,400 @@
-"""Checks of the flags that come from transformers, and need no torch: the settings inside them, and what they go with.
+"""The flags of transformers' `Seq2SeqTrainingArguments`, declared here so that neither it nor torch must be loaded.
 
-The library looks at many of them only when it uses them, long after the base model has loaded. What only torch can
-tell is tried out by `training.trial`.
+    LibraryArguments(max_steps=500).max_steps
+
+A test holds names, types and defaults to the pinned transformers; OUR_DEFAULTS are the published ones that differ. The
+values are handed to the library's own class by `training.loop.arguments.library_arguments`.
 """
 
-import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import Any
 
-from arguments.declare import ArgumentsError, require, require_choice, require_package
-from arguments.pushing import check_push_request
-from arguments.replaced import GROUPING_STRATEGIES, TRACKERS
-from arguments.setting_rules import (
-    ACCELERATOR,
-    ACCUMULATION,
-    CHECKPOINTING,
-    FOLLOWING_SCHEDULES,
-    FSDP,
-    NEEDED_SETTINGS,
-    NOT_REENTRANT,
-    OPTIMIZER_PACKAGES,
-    OPTIMIZERS,
+from arguments.declare import (
+    ABOVE_0,
+    AT_LEAST_1,
+    BELOW_1,
+    NOT_BELOW_0,
+    SEED,
+    Rule,
+    default_of,
+    option,
+)
+from arguments.settings import (
+    OPTIMIZER_NAMES,
     PROJECTING_OPTIMIZERS,
     SCHEDULES,
-    UPDATING_IN_BACKWARD,
-    Rule,
+    json_object,
+    json_or_file,
+    shown,
+    words,
 )
 
-JSON_FLAGS = ("lr_scheduler_kwargs", "activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
-JSON_OR_FILE_FLAGS = ("accelerator_config", "fsdp_config", "liger_kernel_config")
-TRUE_WORDS, FALSE_WORDS = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
-# Words that stand for another value, of flags that take words beside truth values.
-WORDS: dict[str, dict[str, Any]] = {
-    "include_num_input_tokens_seen": dict.fromkeys(TRUE_WORDS, "all") | dict.fromkeys(FALSE_WORDS, "no"),
-    "trackio_static_space_id": dict.fromkeys(FALSE_WORDS, False),
-    "fsdp": dict.fromkeys(TRUE_WORDS, True) | dict.fromkeys(FALSE_WORDS, None),
-}
+DEFAULT_OPTIM = "paged_adamw_32bit"
+DEFAULT_MAX_STEPS = 10000
+OUR_DEFAULTS = (
+    "output_dir", "report_to", "optim", "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps",
+    "num_train_epochs", "learning_rate", "remove_unused_columns", "max_grad_norm", "do_train", "lr_scheduler_type",
+    "warmup_steps", "logging_steps", "logging_first_step", "logging_nan_inf_filter", "save_steps", "save_total_limit",
+    "eval_on_start", "train_sampling_strategy",
+)  # fmt: skip
+# transformers has it for training, where the cache is never read; here it is a flag of generation.
+LEFT_OUT = ("use_cache",)
+
+WHEN = ("no", "steps", "epoch")
+LEVELS = ("detail", "debug", "info", "warning", "error", "critical", "passive")
+GROUPING_STRATEGIES = ("group_by_length", "batch_rebalance")  # they choose rows by their length
+STEPS: Rule = (
+    "more than 0: a whole number of steps, or a share below 1",
+    lambda n: 0 < n < 1 or (n >= 1 and n == int(n)),
+)
+WARMUP: Rule = (
+    "0 or more: a whole number of steps, or a share below 1",
+    lambda n: 0 <= n < 1 or (n >= 1 and n == int(n)),
+)
+MAX_STEPS: Rule = ("1 or more, or -1 for --num_train_epochs", lambda n: n == -1 or n >= 1)
 
 
-def launched(args: Any = None) -> bool:
-    """Whether a launcher such as torchrun started this process."""
+def launched() -> bool:
+    """Return whether a launcher such as torchrun started this process."""
     return "LOCAL_RANK" in os.environ
 
 
-def trackers_of(args: Any) -> list[str]:
-    """The trackers of --report_to, which the library makes a list of."""
-    return [args.report_to] if isinstance(args.report_to, str) else args.report_to
+@dataclass(frozen=True)
+class LibraryArguments:
+    """What `Seq2SeqTrainingArguments` takes, with the published defaults; `TrainingArguments` adds this tool's own."""
 
+    # What is done, and where
+    output_dir: str = option("./output", "Directory for checkpoints, the adapter, metrics and predictions.")
+    do_train: bool = option(True, "Train. --do_train False evaluates or predicts with what --output_dir holds.")
+    do_eval: bool = option(False, "Evaluate at the end on held-out rows, and before the first step.")
+    do_predict: bool = option(False, "Generate an answer to each held-out row and write predictions.jsonl.")
+    resume_from_checkpoint: str | None = option(
+        None, "Checkpoint directory to go on from; unset: the last good one in --output_dir."
+    )
+    seed: int = option(
+        42, "Seed of new weights, dropout and, unless --data_seed is given, rows.", affects="rows", rule=SEED
+    )
+    data_seed: int | None = option(None, "Seed of the order and the split of rows.", affects="rows", rule=SEED)
+    full_determinism: bool = option(False, "Use slower operations that give the same bits on every GPU run.")
+    use_cpu: bool = option(False, "Run on the CPU even where there is a GPU.", aliases=["--no_cuda", "--no-cuda"])
 
-def reports_to_trackio(args: Any) -> bool:
-    return not {"trackio", "all"}.isdisjoint(trackers_of(args))
+    # Steps
+    max_steps: int = option(
+        DEFAULT_MAX_STEPS,
+        "Optimizer steps to train; -1 = as many as --num_train_epochs gives.",
+        affects="training",
+        rule=MAX_STEPS,
+    )
+    num_train_epochs: float | None = option(
+        None, "Passes over the data where --max_steps is -1; unset: 3.", affects="training", rule=ABOVE_0
+    )
+    per_device_train_batch_size: int = option(1, "Rows in a micro-batch.", affects="rows", rule=AT_LEAST_1)
+    gradient_accumulation_steps: int = option(
+        16, "Micro-batches in an optimizer step.", affects="rows", rule=AT_LEAST_1
+    )
+    auto_find_batch_size: bool = option(False, "Halve the micro-batch until it fits into memory.", affects="training")
+    max_grad_norm: float = option(
+        0.3, "Gradient norm above which gradients are scaled down; 0 = never.", affects="training", rule=NOT_BELOW_0
+    )
+    label_smoothing_factor: float = option(
+        0.0, "Share of each label spread over all other tokens.", affects="training", rule=BELOW_1
+    )
+    neftune_noise_alpha: float | None = option(
+        None, "Noise on the embeddings while training (NEFTune); often 5 to 15.", affects="training", rule=NOT_BELOW_0
+    )
+    average_tokens_across_devices: bool = option(
+        True, "Weight the losses of processes by their tokens.", affects="training"
+    )
 
+    # Optimizer and schedule
+    optim: str = option(
+        DEFAULT_OPTIM,
+        "Optimizer. Paged ones need CUDA and become their plain twin elsewhere.",
+        affects="optimizer",
+        choices=OPTIMIZER_NAMES,
+    )
+    optim_args: str | None = option(None, "Settings of the optimizer: name=value,name=value.", affects="optimizer")
+    optim_target_modules: str | None = option(
+        None, f"Layers of {', '.join(PROJECTING_OPTIMIZERS)}: all-linear, or a pattern of names.", affects="optimizer"
+    )
+    learning_rate: float = option(2e-4, "Peak learning rate.", affects="optimizer", rule=ABOVE_0)
+    weight_decay: float = option(0.0, "Weight decay of the optimizer.", affects="optimizer", rule=NOT_BELOW_0)
+    adam_beta1: float = option(0.9, "Decay of Adam's mean of gradients.", affects="optimizer", rule=BELOW_1)
+    adam_beta2: float = option(0.999, "Decay of Adam's mean of squared gradients.", affects="optimizer", rule=BELOW_1)
+    adam_epsilon: float = option(1e-8, "What Adam adds to its denominator.", affects="optimizer", rule=ABOVE_0)
+    lr_scheduler_type: str = option(
+        "constant", "Learning rate schedule.", affects="optimizer", choices=tuple(SCHEDULES)
+    )
+    lr_scheduler_kwargs: str | None = option(
+        None, "Settings of the schedule: a JSON object.", affects="optimizer", reads=json_object
+    )
+    warmup_steps: float | None = option(
+        None, "Steps used to warm up; below 1, a share (unset: --warmup_ratio).", affects="optimizer", rule=WARMUP
+    )
 
-def is_evaluated(args: Any) -> bool:
-    return args.eval_strategy != "no"
+    # Precision, memory and speed
+    bf16: bool = option(False, "Compute in bfloat16.", affects="base")
+    fp16: bool = option(False, "Compute in float16, with scaled losses; bf16 where the GPU has it.", affects="base")
+    bf16_full_eval: bool = option(False, "Cast the weights to bfloat16 to evaluate (with --bits 16 or 32).")
+    fp16_full_eval: bool = option(False, "Cast the weights to float16 to evaluate (with --bits 16 or 32).")
+    tf32: bool | None = option(None, "Allow TF32 matrix products on NVIDIA Ampere or newer GPUs.", affects="training")
+    # Left unset so that --gradient_checkpointing False is not overruled by the default of its new name.
+    gradient_checkpointing: bool | None = option(
+        None, "Recompute activations in the backward pass: less memory, more time; unset: True."
+    )
+    gradient_checkpointing_kwargs: str | None = option(None, "Settings of it: a JSON object.", reads=json_object)
+    activation_checkpointing: bool | None = option(None, "Newer name of --gradient_checkpointing.")
+    activation_checkpointing_kwargs: str | None = option(
+        None, "Newer name of --gradient_checkpointing_kwargs.", reads=json_object
+    )
+    torch_compile: bool = option(False, "Compile the model with torch.compile.", affects="training")
+    torch_compile_backend: str | None = option(None, "Backend of torch.compile; turns it on.")
+    torch_compile_mode: str | None = option(None, "Mode of torch.compile; turns it on.")
+    use_liger_kernel: bool = option(False, "Use Liger's kernels (GPU).", affects="training")
+    liger_kernel_config: str | None = option(
+        None, "Which Liger kernels to use: a JSON object of true and false.", reads=json_or_file
+    )
+    torch_empty_cache_steps: int | None = option(
+        None, "Steps between two clearings of the GPU's cache.", rule=AT_LEAST_1
+    )
 
+    # Logging
+    logging_strategy: str = option("steps", "When to log.", choices=WHEN)
+    logging_steps: float = option(10, "Steps between two log lines.", rule=STEPS)
+    logging_first_step: bool = option(True, "Log the first step by itself.")
+    logging_nan_inf_filter: bool = option(False, "Hide losses that are not finite from the log.")
+    log_level: str = option("passive", "Least level of the library's own log; passive: as it is.", choices=LEVELS)
+    log_level_replica: str = option("warning", "The same for processes but the first.", choices=LEVELS)
+    log_on_each_node: bool = option(True, "Log once for each machine, and not once for all.")
+    disable_tqdm: bool | None = option(None, "Show no progress bars; unset: they are shown.")
+    include_num_input_tokens_seen: str = option(
+        "no",
+        "Count the tokens trained on in the log; bare: all.",
+        choices=("no", "all", "non_padding"),
+        nargs="?",
+        const="all",
+        reads=words(true="all", false="no"),
+    )
+    report_to: str = option("none", "Trackers to report to: none, tensorboard, wandb, …")
+    run_name: str | None = option(None, "Name of the run in the tracker.")
+    project: str = option("huggingface", "Project of the run in Trackio.")
+    trackio_space_id: str | None = option(None, "Space on the hub that shows the run in Trackio.")
+    trackio_bucket_id: str | None = option(None, "Bucket on the hub that holds Trackio's numbers.")
+    trackio_static_space_id: str | None = option(
+        None, "Space for the run when it is done; False: none.", reads=words(false=False)
+    )
+    debug: str = option("", "underflow_overflow: look for numbers that are too small or large.")
+    skip_memory_metrics: bool = option(True, "Leave memory out of the metrics.")
 
-# Flags that ask for something which does not happen without another: what they need, and whether it is there.
-NEEDS: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
-    (
-        ("hub_model_id", "hub_token", "hub_strategy", "hub_always_push", "hub_revision"),
-        "--push_to_hub",
-        lambda args: args.push_to_hub,
-    ),
-    (
-        ("hub_private_repo",),
-        "--push_to_hub or --report_to trackio",
-        lambda args: args.push_to_hub or reports_to_trackio(args),
-    ),
-    (
-        ("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
-        "--report_to trackio",
-        reports_to_trackio,
-    ),
-    (
-        (
-            "dataloader_prefetch_factor", "dataloader_persistent_workers", "dataloader_multiprocessing_context",
-            "dataloader_in_order",
-        ),
-        "--dataloader_num_workers 1 or more",
-        lambda args: args.dataloader_num_workers > 0,
-    ),
-    (("metric_for_best_model",), "--eval_strategy steps or epoch", is_evaluated),
-    (
-        ("greater_is_better",),
-        "--metric_for_best_model or --load_best_model_at_end",
-        lambda args: args.metric_for_best_model is not None or args.load_best_model_at_end,
-    ),
-    (
-        ("eval_on_start",),
-        "--do_eval or --eval_strategy",
-        lambda args: args.do_eval or is_evaluated(args) or not args.eval_on_start,
-    ),
-    (
-        ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"),
-        "--gradient_checkpointing",
-        lambda args: False not in (args.activation_checkpointing, args.gradient_checkpointing),
-    ),
-    (("liger_kernel_config",), "--use_liger_kernel", lambda args: args.use_liger_kernel),
-    (("fsdp_config",), "--fsdp", lambda args: args.fsdp),
-    (("fsdp", "ddp_backend"), "a launcher, such as torchrun", launched),
-    (
-        ("optim_target_modules",),
-        f"--optim {' or '.join(PROJECTING_OPTIMIZERS)}",
-        lambda args: args.optim in PROJECTING_OPTIMIZERS,
-    ),
-)  # fmt: skip
-# Flags that change how something is done which is not done here; the same command may well do it elsewhere.
-UNUSED: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool]], ...] = (
-    (("eval_steps",), "--eval_strategy steps", lambda args: args.eval_strategy == "steps"),
-    (("eval_delay",), "--eval_strategy", is_evaluated),
-    (("save_steps",), "--save_strategy steps", lambda args: args.save_strategy == "steps"),
-    (
-        ("logging_steps",),
-        "--logging_strategy steps",
-        lambda args: "steps" in (args.logging_strategy, args.eval_strategy),
-    ),
-    (("run_name",), "a tracker (--report_to)", lambda args: bool(args.report_to)),
-    (
-        ("length_column_name",),
-        f"--train_sampling_strategy {' or '.join(GROUPING_STRATEGIES)}",
-        lambda args: args.train_sampling_strategy in GROUPING_STRATEGIES,
-    ),
-    (("torch_empty_cache_steps",), "a GPU", lambda args: not args.use_cpu),
-    (
-        (
+    # Evaluation
+    eval_strategy: str = option(
+        "no",
+        "When to evaluate during training.",
+        choices=WHEN,
+        aliases=["--evaluation_strategy", "--evaluation-strategy"],
+    )
+    eval_steps: float | None = option(None, "Steps between two evaluations; unset: --logging_steps.", rule=STEPS)
+    eval_delay: float = option(0, "Steps, or epochs, before the first evaluation.", rule=NOT_BELOW_0)
+    eval_on_start: bool | None = option(None, "Evaluate before the first step, too; unset: with --do_eval.")
+    per_device_eval_batch_size: int = option(8, "Rows evaluated together.", rule=AT_LEAST_1)
+    eval_accumulation_steps: int | None = option(None, "Batches after which results leave the GPU.", rule=AT_LEAST_1)
+    eval_use_gather_object: bool = option(False, "Gather results of processes as objects.")
+    predict_with_generate: bool = option(
+        False, "Generate answers at each evaluation too, and measure them as --do_predict does."
+    )
+    load_best_model_at_end: bool = option(False, "Take the weights of the best checkpoint.", affects="training")
+    metric_for_best_model: str | None = option(
+        None, "What makes a checkpoint the best; unset: the loss.", affects="training"
+    )
+    greater_is_better: bool | None = option(
+        None, "Whether more of it is better; unset: by its name.", affects="training"
+    )
+    eval_do_concat_batches: bool = option(True, "Only True.", only="the loss is weighted over all batches")
+    batch_eval_metrics: bool = option(False, "Only False.", only="evaluation computes the loss alone")
+    include_for_metrics: list[str] = option([], "Only empty.", only="evaluation computes the loss alone")
+    prediction_loss_only: bool = option(
+        False, "Only False.", only="evaluation without --predict_with_generate computes the loss alone"
+    )
+
+    # Saving
+    save_strategy: str = option("steps", "When to save a checkpoint.", choices=(*WHEN, "best"))
+    save_steps: float = option(250, "Steps between two checkpoints; below 1, a share of all steps.", rule=STEPS)
+    save_total_limit: int | None = option(40, "Checkpoints to keep; older ones are deleted.", rule=AT_LEAST_1)
+    save_only_model: bool = option(False, "Save no optimizer state: training cannot go on from such a checkpoint.")
+    save_on_each_node: bool = option(False, "Save on each machine, and not on the first alone.")
+    restore_callback_states_from_checkpoint: bool = option(False, "Bring back the state of callbacks.")
+    ignore_data_skip: bool = option(False, "Begin with the first rows again where training goes on.", affects="rows")
+    enable_jit_checkpoint: bool = option(False, "Only False.", only="SIGTERM saves a checkpoint by itself")
+
+    # The hub
+    push_to_hub: bool = option(False, "Push to the hub after checkpoints and at the end.")
+    hub_model_id: str | None = option(None, "Repository to push to; unset: the name of --output_dir.")
+    hub_token: str | None = option(None, "Token for the hub; unset: the stored one.")
+    hub_private_repo: bool | None = option(None, "Whether the repository is private; unset: as the owner has it.")
+    hub_strategy: str = option(
+        "every_save", "When to push.", choices=("end", "every_save", "checkpoint", "all_checkpoints")
+    )
+    hub_always_push: bool = option(False, "Push though the push before is still going on.")
+    hub_revision: str | None = option(None, "Branch, tag or commit to push to.")
+
+    # Loading rows
+    train_sampling_strategy: str | None = option(
+        None,
+        "Order of training rows, in the library's plain micro-batches: random, sequential, group_by_length (a whole "
+        "epoch by length), batch_rebalance; unset: random, and see --group_by_length.",
+        affects="rows",
+        choices=("random", "sequential", *GROUPING_STRATEGIES),
+    )
+    length_column_name: str = option("length", "Column of lengths for these strategies.")
+    dataloader_drop_last: bool = option(False, "Leave out a last step that is not full.", affects="rows")
+    dataloader_num_workers: int = option(0, "Processes that load rows.", rule=NOT_BELOW_0)
+    dataloader_pin_memory: bool = option(True, "Load rows into memory from which a GPU copies faster.")
+    dataloader_persistent_workers: bool = option(False, "Keep these processes from one epoch to the next.")
+    dataloader_prefetch_factor: int | None = option(None, "Batches that each of them loads ahead.", rule=AT_LEAST_1)
+    dataloader_multiprocessing_context: str | None = option(
+        None, "How they are started.", choices=("fork", "spawn", "forkserver")
+    )
+    dataloader_in_order: bool = option(True, "Take batches in their order, and not as they are ready.")
+    remove_unused_columns: bool = option(
+        False, "Must stay False.", only="it would remove the text before it is tokenized"
+    )
+    label_names: list[str] | None = option(None, "Only unset.", only="the rows' targets are the labels")
+    sortish_sampler: bool = option(False, "Only False.", only="use --group_by_length")
+    generation_max_length: int | None = option(None, "Only unset.", only="use --max_new_tokens")
+    generation_num_beams: int | None = option(None, "Only unset.", only="use --num_beams")
+    generation_config: str | None = option(None, "Only unset.", only="use the flags under 'generation' in --help")
+
+    # Several processes
+    local_rank: int = option(-1, "Only what the launcher says in LOCAL_RANK.")
+    accelerator_config: str | None = option(
+        None, "Settings of accelerate: a JSON object, or a file that holds one.", affects="training", reads=json_or_file
+    )
+    parallelism_config: str | None = option(
+        None, "Only unset.", only="no model is spread over several processes but by --fsdp or --deepspeed"
+    )
+    ddp_backend: str | None = option(
+        None, "How processes talk.", choices=("nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl")
+    )
+    ddp_find_unused_parameters: bool | None = option(None, "Whether some weights take no part in a step.")
+    ddp_bucket_cap_mb: int | None = option(None, "MB of gradients sent together.", rule=AT_LEAST_1)
+    ddp_broadcast_buffers: bool | None = option(None, "Send buffers to the other processes.")
+    ddp_static_graph: bool | None = option(None, "Whether every step uses the same weights.")
+    ddp_timeout: int = option(1800, "Seconds to wait for another process.", rule=AT_LEAST_1)
+    fsdp: str | None = option(
+        None,
+        "Shard an unquantized model over the processes.",
+        nargs="?",
+        const=True,
+        reads=words(true=True, false=None),
+    )
+    fsdp_config: str | None = option(
+        None, "Settings of it: a JSON object, or a file that holds one.", reads=json_or_file
+    )
+    deepspeed: str | None = option(None, "DeepSpeed's settings: a JSON object, or a file that holds one.")
+
+    # ---- What goes with what ----
+
+    @property
+    def trackers(self) -> list[str]:
+        """The trackers of --report_to."""
+        return [self.report_to] if isinstance(self.report_to, str) else list(self.report_to)
+
+    def needs(self) -> list[tuple[tuple[str, ...], str, bool]]:
+        """Return flags that ask for what does not happen without another flag: (flags, what they need, is it there)."""
+        trackio, evaluated = not {"trackio", "all"}.isdisjoint(self.trackers), self.eval_strategy != "no"
+        hub = ("hub_model_id", "hub_token", "hub_strategy", "hub_always_push", "hub_revision")
+        workers = ("prefetch_factor", "persistent_workers", "multiprocessing_context", "in_order")
+        checkpointing = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
+        best = self.metric_for_best_model is not None or self.load_best_model_at_end
+        started = self.do_eval or evaluated or not self.eval_on_start
+        projecting = " or ".join(PROJECTING_OPTIMIZERS)
+        return [
+            (hub, "--push_to_hub", self.push_to_hub),
+            (("hub_private_repo",), "--push_to_hub or --report_to trackio", self.push_to_hub or trackio),
+            (
+                ("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
+                "--report_to trackio",
+                trackio,
+            ),
+            (
+                tuple(f"dataloader_{name}" for name in workers),
+                "--dataloader_num_workers 1 or more",
+                self.dataloader_num_workers > 0,
+            ),
+            (("metric_for_best_model",), "--eval_strategy steps or epoch", evaluated),
+            (("greater_is_better",), "--metric_for_best_model or --load_best_model_at_end", best),
+            (("eval_on_start",), "--do_eval or --eval_strategy", started),
+            (checkpointing, "--gradient_checkpointing", self.checkpoints_activations),
+            (("liger_kernel_config",), "--use_liger_kernel", self.use_liger_kernel),
+            (("fsdp_config",), "--fsdp", bool(self.fsdp)),
+            (("fsdp", "ddp_backend"), "a launcher, such as torchrun", launched()),
+            (("optim_target_modules",), f"--optim {projecting}", self.optim in PROJECTING_OPTIMIZERS),
+        ]
+
+    def idle(self, on_cpu: bool) -> list[tuple[tuple[str, ...], str, bool]]:
+        """Return flags that change how something is done which may not be done here, in the form of `needs`.
+
+        They are named in a note and not refused: the same command may well do it elsewhere.
+        """
+        processes = (
             "average_tokens_across_devices", "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers",
             "ddp_static_graph", "ddp_timeout", "log_on_each_node", "log_level_replica", "save_on_each_node",
-        ),
-        "a launcher, such as torchrun",
-        launched,
-    ),
-)  # fmt: skip
+        )  # fmt: skip
+        grouping, by_steps = " or ".join(GROUPING_STRATEGIES), "steps" in (self.logging_strategy, self.eval_strategy)
+        return [
+            (("eval_steps",), "--eval_strategy steps", self.eval_strategy == "steps"),
+            (("eval_delay",), "--eval_strategy", self.eval_strategy != "no"),
+            (("save_steps",), "--save_strategy steps", self.save_strategy == "steps"),
+            (("logging_steps",), "--logging_strategy steps", by_steps),
+            (("run_name",), "a tracker (--report_to)", self.trackers != ["none"]),
+            (
+                ("length_column_name",),
+                f"--train_sampling_strategy {grouping}",
+                self.train_sampling_strategy in GROUPING_STRATEGIES,
+            ),
+            (("torch_empty_cache_steps",), "a GPU", not on_cpu),
+            (processes, "a launcher, such as torchrun", launched()),
+        ]
 
+    def flags_set(self, names: tuple[str, ...]) -> list[str]:
+        """Return `--flag value` for each of `names` that is away from its default; a token is not shown."""
+        defaults = {flag.name: default_of(flag) for flag in fields(self)}
+        values = {name: getattr(self, name) for name in names if getattr(self, name) != defaults[name]}
+        return [f"--{name} {'…' if name.endswith('_token') else shown(value)}" for name, value in values.items()]
 
-def more_is_better(args: Any) -> bool:
-    """Whether more of --metric_for_best_model is better, as said or by its name."""
-    if args.greater_is_better is not None:
-        return args.greater_is_better
-    return not (args.metric_for_best_model or "loss").endswith(("loss", "perplexity"))
+    # ---- What applies ----
 
+    @property
+    def checkpoints_activations(self) -> bool:
+        """Whether activations are computed again in the backward pass."""
+        return False not in (self.activation_checkpointing, self.gradient_checkpointing)
 
-def flags_set(args: Any, names: tuple[str, ...]) -> list[str]:
-    """`--flag value` for each of `names` that is away from its default."""
-    defaults = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(args)}
-    values = {name: getattr(args, name) for name in names}
-    changed = {name: shown(value) for name, value in values.items() if value != defaults[name]}
-    return [f"--{name} {'…' if name.endswith('_token') else value}" for name, value in changed.items()]
+    @property
+    def more_is_better(self) -> bool:
+        """Whether more of --metric_for_best_model is better; the library takes more perplexity for better."""
+        if self.greater_is_better is not None:
+            return self.greater_is_better
+        return not (self.metric_for_best_model or "loss").endswith(("loss", "perplexity"))
 
-
-def shown(value: Any) -> str:
-    """A value as one would write it behind a flag."""
-    if isinstance(value, dict):
-        return json.dumps(value)
-    return f"{value:g}" if isinstance(value, float) else str(getattr(value, "value", value))
-
-
-def unused_library_flags(args: Any) -> list[str]:
-    """A note on each group of flags that have no effect on this run."""
-    notes = [(flags_set(args, names), needed) for names, needed, is_there in UNUSED if not is_there(args)]
-    return [f"{', '.join(flags)}: no effect without {needed}" for flags, needed in notes if flags]
-
-
-# ---- Settings inside a flag ----------------------------------------------------------------------------------------
-
-
-def read_settings(args: Any) -> None:
-    """Turn each flag that holds JSON into a dict, and words that stand for another value into that.
-
-    Raises:
-        ArgumentsError: no JSON object, or a file that cannot be read or holds none.
-    """
-    for name, meanings in WORDS.items():
-        value = getattr(args, name)
-        setattr(args, name, meanings.get(str(value).lower(), value))
-    for name in JSON_FLAGS + JSON_OR_FILE_FLAGS:
-        value = getattr(args, name)
-        if isinstance(value, str):
-            setattr(args, name, read_object(f"--{name} {value}", value, name in JSON_OR_FILE_FLAGS))
-
-
-def read_object(flag: str, text: str, may_be_file: bool) -> dict[str, Any]:
-    example = """a JSON object, such as '{"key": 1}'""" + (", or a file that holds one" if may_be_file else "")
-    if may_be_file and not text.lstrip().startswith("{"):
-        try:
-            text = Path(os.path.expanduser(text)).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ArgumentsError(f"{flag}: cannot be read ({reason}); give {example}.") from error
-    try:
-        settings = json.loads(text)
-    except ValueError as error:
-        raise ArgumentsError(f"{flag}: no JSON ({error}); give {example}.") from error
-    require(isinstance(settings, dict), f"{flag}: give {example}.")
-    return with_values(settings)
-
-
-def with_values(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with numbers and truth values that were written as text read as such, as the library does."""
-    return {
-        name: with_values(value) if isinstance(value, dict) else value_of(value) if isinstance(value, str) else value
-        for name, value in settings.items()
-    }
-
-
-def value_of(text: str) -> Any:
-    """The number or truth value that `text` says, or the text."""
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def check_settings(flag: str, settings: Mapping[str, Any], rules: Mapping[str, Rule], whose: str = "") -> None:
-    """Refuse a setting that is not in `rules`, or breaks its rule; `whose` are the rules, where not the flag's own."""
-    for name, value in settings.items():
-        require(name in rules, f"{flag}: {whose or 'it'} has no {name!r}; there is {', '.join(rules) or 'none'}.")
-        words, test = rules[name]
-        require(test(value), f"{flag}: {name} is {json.dumps(value)}, and must be {words}.")
-
-
-def optimizer_settings(args: Any) -> dict[str, Any]:
-    """--optim_args, `name=value,name=value`, as a dict."""
-    settings = {}
-    for part in args.optim_args.replace(" ", "").split(","):
-        name, equals, value = part.partition("=")
-        require(
-            bool(name and equals and value) and "=" not in value,
-            f"--optim_args {args.optim_args}: {part!r} is no name=value; write name=value,name=value.",
+    def resolved(self) -> dict[str, Any]:
+        """Return every flag of transformers with the value that applies, where it was left to another flag."""
+        checkpointing = self.checkpoints_activations
+        settings = {"use_reentrant": False} | (
+            self.activation_checkpointing_kwargs or self.gradient_checkpointing_kwargs or {}
         )
-        settings[name] = value_of(value)
-    return settings
-
-
-# ---- Checks --------------------------------------------------------------------------------------------------------
-
-
-def check_library_flags(args: Any) -> None:
-    """Refuse what the library would refuse, ignore or fail at once the base model has loaded.
-
-    Raises:
-        ArgumentsError: naming the flags, what was found and what is allowed.
-    """
-    check_precision(args)
-    check_needs(args)
-    check_schedule(args)
-    check_optimizer_flags(args)
-    check_checkpointing(args)
-    check_accelerator(args)
-    check_sharding(args)
-    check_trackers(args)
-    if args.push_to_hub and args.do_train:
-        check_push_request(args)
-
-
-def check_precision(args: Any) -> None:
-    for kind in ("", "_full_eval"):
-        fp16, bf16 = getattr(args, f"fp16{kind}"), getattr(args, f"bf16{kind}")
-        require(not (fp16 and bf16), f"--fp16{kind} with --bf16{kind}: choose one (bf16 where the GPU has it).")
-
-
-def check_needs(args: Any) -> None:
-    for names, needed, is_there in NEEDS:
-        flags = flags_set(args, names)
-        require(not flags or is_there(args), f"{', '.join(flags)}: no effect without {needed}.")
-    here = int(os.environ.get("LOCAL_RANK", "-1"))
-    require(
-        args.local_rank in (-1, here),
-        f"--local_rank {args.local_rank}: the launcher says it in LOCAL_RANK ({here if here >= 0 else 'unset'}); "
-        "start with torchrun, and leave the flag out.",
-    )
-    debug = [str(getattr(option, "value", option)) for option in args.debug or ()]
-    if "tpu_metrics_debug" in debug:
-        require_package("--debug tpu_metrics_debug", "torch_xla")
-
-
-def check_schedule(args: Any) -> None:
-    kind, settings = args.lr_scheduler_type, args.lr_scheduler_kwargs or {}
-    flag = f"--lr_scheduler_type {kind}"
-    require(
-        kind not in FOLLOWING_SCHEDULES or is_evaluated(args),
-        f"{flag} with --eval_strategy no: it needs evaluations to react to. Add --eval_strategy steps.",
-    )
-    check_settings(f"--lr_scheduler_kwargs {shown(settings)}", settings, SCHEDULES[kind], flag)
-    if kind in FOLLOWING_SCHEDULES:
-        metric, better = args.metric_for_best_model or "loss", "max" if more_is_better(args) else "min"
-        require(
-            settings.get("mode", "min") == better,
-            f"{flag} follows {metric} to its {settings.get('mode', 'min')}, and the best is its {better}: add "
-            f"""--lr_scheduler_kwargs '{{"mode": "{better}"}}'.""",
-        )
-    needed = NEEDED_SETTINGS.get(kind)
-    if needed is not None:
-        given = [name for name in needed if settings.get(name) is not None]
-        require(
-            len(given) == 1,
-            f"{flag} needs {' or '.join(needed)}{', and not both' if given else ''}: add --lr_scheduler_kwargs "
-            f"""'{{"{needed[0]}": …}}'.""",
-        )
-
-
-def check_optimizer_flags(args: Any) -> None:
-    flag = f"--optim {args.optim}"
-    require(
-        args.optim not in UPDATING_IN_BACKWARD,
-        f"{flag}: it changes weights while gradients are computed, so that those of several micro-batches are neither "
-        "added up nor clipped, and a checkpoint holds no state to go on from. Use another optimizer.",
-    )
-    if args.optim_args is not None:
-        rules = OPTIMIZERS.get(args.optim, {})
-        check_settings(f"--optim_args {args.optim_args}", optimizer_settings(args), rules, flag)
-    if args.optim in PROJECTING_OPTIMIZERS:
-        require(
-            args.full_finetune,
-            f"{flag} without --full_finetune: it projects the gradients of whole matrices, and those of LoRA are small "
-            "already. Add --full_finetune --bits 16, or use another optimizer.",
-        )
-        require(
-            args.optim_target_modules is not None,
-            f"{flag} needs --optim_target_modules: all-linear, or a regular expression of whole layer names.",
-        )
-    if args.do_train and args.optim in OPTIMIZER_PACKAGES:
-        require_package(flag, OPTIMIZER_PACKAGES[args.optim])
-
-
-def check_checkpointing(args: Any) -> None:
-    for name in ("checkpointing", "checkpointing_kwargs"):
-        first, second = getattr(args, f"gradient_{name}"), getattr(args, f"activation_{name}")
-        require(
-            first is None or second is None or first == second,
-            f"--gradient_{name} {shown(first)} with --activation_{name} {shown(second)}: they are one setting; give "
-            "one of them.",
-        )
-    for name in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):
-        settings = getattr(args, name) or {}
-        flag = f"--{name} {shown(settings)}"
-        check_settings(flag, settings, CHECKPOINTING)
-        unread = [key for key in NOT_REENTRANT if key in settings]
-        require(
-            not (unread and settings.get("use_reentrant")),
-            f"{flag}: {', '.join(unread)} cannot be set with use_reentrant true; leave one out.",
-        )
-
-
-def check_accelerator(args: Any) -> None:
-    settings = args.accelerator_config or {}
-    flag = f"--accelerator_config {shown(settings)}"
-    check_settings(flag, settings, ACCELERATOR)
-    check_settings(flag, settings.get("gradient_accumulation_kwargs", {}), ACCUMULATION, "gradient_accumulation_kwargs")
-
-
-def check_sharding(args: Any) -> None:
-    """Refuse what spreads a model over processes where it would not be spread, or cannot be."""
-    if args.fsdp:
-        require(not args.deepspeed, "--fsdp with --deepspeed: choose one.")
-        require(
-            args.bits not in (4, 8),
-            f"--fsdp with --bits {args.bits}: quantized weights are not sharded, every process holds all of them. "
-            "Leave --fsdp out, or use --bits 16.",
-        )
-        settings = {name.removeprefix("fsdp_"): value for name, value in (args.fsdp_config or {}).items()}
-        check_settings(f"--fsdp_config {shown(settings)}", settings, FSDP)
-    if args.deepspeed is not None:
-        flag = f"--deepspeed {args.deepspeed}"
-        require_package(flag, "deepspeed")
-        stage = (read_object(flag, args.deepspeed, may_be_file=True).get("zero_optimization") or {}).get("stage")
-        require(
-            stage != 3 or args.bits not in (4, 8),
-            f"{flag}: ZeRO stage 3 with --bits {args.bits}: quantized weights cannot be sharded. Use stage 2, or "
-            "--bits 16.",
-        )
-
-
-def check_trackers(args: Any) -> None:
-    for tracker in trackers_of(args):
-        require_choice("report_to", tracker, tuple(TRACKERS))
-        if TRACKERS[tracker]:
-            require_package(f"--report_to {tracker}", *TRACKERS[tracker])
-    if args.use_liger_kernel:
-        require_package("--use_liger_kernel", "liger_kernel")
-    settings = args.liger_kernel_config or {}
-    wrong = [name for name, value in settings.items() if not isinstance(value, bool)]
-    require(not wrong, f"--liger_kernel_config {shown(settings)}: {', '.join(wrong)} must be true or false.")
-    if not args.skip_memory_metrics:
-        require_package("--skip_memory_metrics False", "psutil")
+        best = self.metric_for_best_model or ("loss" if self.save_strategy == "best" else None)
+        values = {flag.name: getattr(self, flag.name) for flag in fields(LibraryArguments)}
+        return values | {
+            "train_sampling_strategy": self.train_sampling_strategy or "random",
+            "activation_checkpointing": checkpointing,
+            "gradient_checkpointing": checkpointing,
+            "activation_checkpointing_kwargs": settings,
+            "gradient_checkpointing_kwargs": settings,
+            "num_train_epochs": self.num_train_epochs or 3.0,
+            "metric_for_best_model": best,
+            "greater_is_better": self.greater_is_better if best is None else self.more_is_better,
+            "eval_on_start": self.do_eval and self.do_train if self.eval_on_start is None else self.eval_on_start,
+            # A prediction is a generated text; there is no other kind here.
+            "predict_with_generate": self.predict_with_generate or self.do_predict,
+        }

@@ -1,19 +1,24 @@
-"""The flags of the base model: which one, and how it is fetched."""
+"""The flags of the base model: which one, and how it is fetched.
+
+ModelArguments(model_name_or_path="Qwen/Qwen3-0.6B")
+"""
 
 import os
 from dataclasses import dataclass
 
-from arguments.declare import option, require, require_choice
+from arguments.declare import check_values, option, require, settle
 
 
-@dataclass
+@dataclass(frozen=True)
 class ModelArguments:
     """Which base model, and how it is fetched."""
 
     _argument_group_name = "base model"
 
     model_name_or_path: str = option(
-        "EleutherAI/pythia-12b", "Base model: a local directory, or a name on the Hugging Face hub."
+        "EleutherAI/pythia-12b",
+        "Base model: a local directory, or a name on the Hugging Face hub.",
+        affects="base",
     )
     trust_remote_code: bool = option(False, "Run model code that comes with the checkpoint. Off unless you trust it.")
     use_auth_token: bool = option(
@@ -24,19 +29,20 @@ class ModelArguments:
     device_map: str | None = option(
         None,
         "Where layers go: unset = the whole model on one device; 'auto' = spread over the GPUs, --max_memory_MB each.",
+        choices=("auto",),
     )
 
     def __post_init__(self):
-        self.model_name_or_path = os.path.expanduser(self.model_name_or_path.strip())
+        check_values(self)
+        settle(self, model_name_or_path=os.path.expanduser(self.model_name_or_path.strip()))
         require(bool(self.model_name_or_path), "--model_name_or_path is empty: give a directory or a hub name.")
         self.check_path()
-        if self.device_map is not None:
-            require_choice("device_map", self.device_map, ("auto",))
-            require(
-                int(os.environ.get("WORLD_SIZE", "1")) == 1,
-                f"--device_map {self.device_map} under a launcher (WORLD_SIZE {os.environ.get('WORLD_SIZE')}): each "
-                "process has one GPU there. Leave --device_map out, or start one process without a launcher.",
-            )
+        processes = os.environ.get("WORLD_SIZE", "1")
+        require(
+            self.device_map is None or int(processes) == 1,
+            f"--device_map {self.device_map} under a launcher (WORLD_SIZE {processes}): each process has one GPU "
+            "there. Leave --device_map out, or start one process without a launcher.",
+        )
 
     def check_path(self) -> None:
         """Refuse what can only be meant as a local directory (a hub name has one slash at most) but is none."""

@@ -1,159 +1,134 @@
-"""The command line: four dataclasses, and their checks.
+"""The flags of training: what this tool adds to transformers' own, and the rules that tie flags together.
 
-    from arguments.training import check_command_line
-    check_command_line(["--bits", "4", "--lerning_rate", "1e-4"])   # ArgumentsError: unknown flag … --learning_rate?
-
-Every check raises `ArgumentsError`, whose text names the flags, what was found and what is allowed.
+TrainingArguments(output_dir="output/mine", bits=4, max_steps=500)
 """
 
 import math
 import os
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arguments.data import DataArguments
-from arguments.declare import ArgumentsError as ArgumentsError
-from arguments.declare import option, require, require_choice, require_range
+from arguments.checks import (
+    check_accelerator,
+    check_checkpointing,
+    check_checkpointing_settings,
+    check_debug,
+    check_kernels,
+    check_optimizer,
+    check_push_request,
+    check_schedule,
+    check_sharding,
+    check_trackers,
+)
+from arguments.declare import ABOVE_0, AT_LEAST_1, BELOW_1, Rule, check_values, option, require, require_package, settle
 from arguments.evaluation import EvaluationArguments
-from arguments.generation import GenerationArguments
-from arguments.library_flags import check_library_flags, more_is_better, read_settings
-from arguments.model import ModelArguments
-from arguments.parser import EXAMPLES, USAGE, make_parser, parse_known, without_heavy_packages
-from arguments.replaced import CHOICES, FIXED_FLAGS, GROUPING_STRATEGIES, RANGES, REPLACED_FLAGS
-from common.errors import FailedRunError as FailedRunError
-from common.errors import RequestError as RequestError
+from arguments.library_flags import DEFAULT_MAX_STEPS, DEFAULT_OPTIM, GROUPING_STRATEGIES
 
-DEFAULT_OPTIM = "paged_adamw_32bit"
-DEFAULT_MAX_STEPS = 10000
+SHARE: Rule = ("from 0 to 1", lambda x: 0 <= x <= 1)
 TAKING_STEPS_APART = ("split_batches", "dispatch_batches")  # settings of --accelerator_config
 
 
-@dataclass
-class QLoRAArguments(EvaluationArguments):
-    """What this tool adds to, or sets differently in, `Seq2SeqTrainingArguments`; needs no torch.
-
-    `training.loop.trainer.TrainingArguments` joins it with transformers' class.
-    """
+@dataclass(frozen=True)
+class TrainingArguments(EvaluationArguments):
+    """Every flag of training and evaluation: transformers' own with the published defaults, and what this tool adds."""
 
     _argument_group_name = "training"
 
     cache_dir: str | None = option(None, "Where downloaded models and data are kept.")
-    train_on_source: bool = option(False, "Supervise the source too, not only the target.")
-    full_finetune: bool = option(False, "Train every weight instead of adapters (with --bits 16 or 32).")
-    adam8bit: bool = option(False, "Keep Adam's state in 8 bits (paged where there is a CUDA GPU).")
-    double_quant: bool = option(True, "Quantize the quantization constants too (4 bits).")
-    quant_type: str = option("nf4", "4-bit data type: nf4 or fp4.")
-    bits: int = option(4, "Bits a base weight is held in: 4, 8, 16 or 32.")
-    lora_r: int = option(64, "Rank of the LoRA matrices.")
-    lora_alpha: float = option(16, "LoRA scale: the update is multiplied by alpha / r.")
-    lora_dropout: float = option(0.0, "Dropout on the LoRA input, from 0 to below 1.")
-    lora_modules: str = option(
-        "all", "Layers that get LoRA: 'all' linear layers but the output head, or names like q_proj,v_proj."
+    train_on_source: bool = option(False, "Supervise the source too, not only the target.", affects="text")
+    full_finetune: bool = option(
+        False, "Train every weight instead of adapters (with --bits 16 or 32).", affects="adapter"
     )
-    max_memory_MB: int = option(80000, "GPU memory this run may use, in MB for each GPU.")
+    adam8bit: bool = option(False, "Keep Adam's state in 8 bits (paged where there is a CUDA GPU).")
+    double_quant: bool = option(True, "Quantize the quantization constants too (4 bits).", affects="base")
+    quant_type: str = option("nf4", "4-bit data type.", affects="base", choices=("nf4", "fp4"))
+    bits: int = option(4, "Bits a base weight is held in.", affects="base", choices=(4, 8, 16, 32))
+    lora_r: int = option(64, "Rank of the LoRA matrices.", affects="adapter", rule=AT_LEAST_1)
+    lora_alpha: float = option(
+        16, "LoRA scale: the update is multiplied by alpha / r.", affects="adapter", rule=ABOVE_0
+    )
+    lora_dropout: float = option(0.0, "Dropout on the LoRA input, from 0 to below 1.", affects="adapter", rule=BELOW_1)
+    lora_modules: str = option(
+        "all",
+        "Layers that get LoRA: 'all' linear layers but the output head, or names like q_proj,v_proj.",
+        affects="adapter",
+    )
+    max_memory_MB: int = option(80000, "GPU memory this run may use, in MB for each GPU.", rule=AT_LEAST_1)
     group_by_length: bool = option(
-        True, "Split the rows of each optimizer step by length into its micro-batches: less padding, the same steps."
+        True,
+        "Split the rows of each optimizer step by length into its micro-batches: less padding, the same steps.",
+        affects="rows",
     )
     max_tokens_per_batch: int | None = option(
         None,
         "Tokens of a micro-batch, padding included, at most. As many micro-batches as that takes make a step of "
         "per_device_train_batch_size x gradient_accumulation_steps rows.",
+        affects="rows",
+        rule=AT_LEAST_1,
     )
     packing: bool = option(
         False,
         "Put the rows of a step behind one another in sequences of --max_tokens_per_batch tokens (unset: "
         "source_max_len + target_max_len), each blind to the others: no padding at all.",
+        affects="rows",
     )
-    warmup_ratio: float = option(0.03, "Share of the steps used to warm up; --warmup_steps, if given, wins.")
-    warmup_steps: float | None = option(None, "Steps used to warm up; below 1, a share (unset: --warmup_ratio).")
-
-    # transformers' own flags, with the published defaults
-    output_dir: str = option("./output", "Directory for checkpoints, the adapter, metrics and predictions.")
-    report_to: str = option("none", "Trackers to report to: none, tensorboard, wandb, …")
-    optim: str = option(DEFAULT_OPTIM, "Optimizer. Paged ones need CUDA and become their plain twin elsewhere.")
-    per_device_train_batch_size: int = option(1, "Rows in a micro-batch.")
-    gradient_accumulation_steps: int = option(16, "Micro-batches in an optimizer step.")
-    max_steps: int = option(DEFAULT_MAX_STEPS, "Optimizer steps to train; -1 = as many as --num_train_epochs gives.")
-    num_train_epochs: float | None = option(None, "Passes over the data where --max_steps is -1; unset: 3.")
-    weight_decay: float = option(0.0, "Weight decay of the optimizer.")
-    learning_rate: float = option(2e-4, "Peak learning rate.")
-    remove_unused_columns: bool = option(False, "Must stay False: the collator reads the text columns.")
-    max_grad_norm: float = option(0.3, "Gradient norm above which gradients are scaled down; 0 = never.")
-    do_train: bool = option(True, "Train. --do_train False evaluates or predicts with what --output_dir holds.")
-    do_eval: bool = option(False, "Evaluate at the end on held-out rows, and before the first step.")
-    do_predict: bool = option(False, "Generate an answer to each held-out row and write predictions.jsonl.")
-    resume_from_checkpoint: str | None = option(
-        None, "Checkpoint directory to go on from; unset: the last good one in --output_dir."
+    warmup_ratio: float = option(
+        0.03, "Share of the steps used to warm up; --warmup_steps, if given, wins.", rule=SHARE
     )
-    lr_scheduler_type: str = option("constant", "Learning rate schedule.")
-    logging_steps: float = option(10, "Steps between two log lines.")
-    logging_first_step: bool = option(True, "Log the first step by itself.")
-    logging_nan_inf_filter: bool = option(False, "Hide losses that are not finite from the log.")
-    save_strategy: str = option("steps", "When to save a checkpoint: no, steps, epoch, best.")
-    save_steps: float = option(250, "Steps between two checkpoints; below 1, a share of all steps.")
-    save_total_limit: int | None = option(40, "Checkpoints to keep; older ones are deleted.")
-    eval_strategy: str = option(
-        "no",
-        "When to evaluate during training: no, steps, epoch.",
-        aliases=["--evaluation_strategy", "--evaluation-strategy"],
-    )
-    eval_on_start: bool | None = option(None, "Evaluate before the first step, too; unset: with --do_eval.")
-    tf32: bool | None = option(None, "Allow TF32 matrix products on NVIDIA Ampere or newer GPUs.")
-    train_sampling_strategy: str | None = option(
-        None,
-        "Order of training rows, in the library's plain micro-batches: random, sequential, group_by_length (a whole "
-        "epoch by length), batch_rebalance; unset: random, and see --group_by_length.",
-    )
-    use_cpu: bool = option(False, "Run on the CPU even where there is a GPU.", aliases=["--no_cuda", "--no-cuda"])
-    # Left unset so that --gradient_checkpointing False is not overruled by the default of its new name.
-    gradient_checkpointing: bool | None = option(
-        None, "Recompute activations in the backward pass: less memory, more time; unset: True."
-    )
-    activation_checkpointing: bool | None = option(None, "Newer name of --gradient_checkpointing.")
-    include_num_input_tokens_seen: str = option(
-        "no", "Count the tokens trained on in the log: no, all, non_padding; bare: all.", nargs="?", const="all"
-    )
-    liger_kernel_config: str | None = option(None, "Which Liger kernels to use: a JSON object of true and false.")
-    parallelism_config: str | None = option(None, "Only unset: no model is spread over several processes here.")
-    # Training never reads the cache, and generation has a flag of this name in GenerationArguments.
-    use_cache: bool = field(default=False, init=False)
-    # Whether training takes the rows of an optimizer step at once and makes its micro-batches of them; no flag.
-    step_batching: bool = field(default=False, init=False)
 
     def __post_init__(self):
-        read_settings(self)
-        self.check_values()
-        self.check_training_pairs()
-        self.check_batching_pairs()
+        check_values(self)
+        settle(self, output_dir=os.path.expanduser(self.output_dir.strip()))
+        if self.resume_from_checkpoint is not None:
+            settle(self, resume_from_checkpoint=os.path.expanduser(self.resume_from_checkpoint))
+        if self.eval_strategy != "no":
+            settle(self, do_eval=True, eval_steps=self.eval_steps or self.logging_steps)
+        self.check_weights()
+        self.check_work()
+        self.check_batching()
         self.check_paths()
         self.check_evaluation()
-        check_library_flags(self)
-        self.resolve_aliases()
+        self.check_library()
 
-    def check_values(self) -> None:
-        for name, allowed in CHOICES.items():
-            require_choice(name, getattr(self, name), allowed)
-        for rule, test, names in RANGES:
-            require_range(self, rule, test, *names)
-        for name, (only, why) in FIXED_FLAGS.items():
-            value = getattr(self, name)
-            require(value == only, f"--{name} {value}: {why}; only {only} is possible here.")
+    @property
+    def step_batching(self) -> bool:
+        """Whether training takes the rows of an optimizer step at once and makes its micro-batches of them."""
+        split = self.group_by_length and self.train_sampling_strategy is None and not self.auto_find_batch_size
+        return split or self.packing or self.max_tokens_per_batch is not None
 
-    def check_training_pairs(self) -> None:
-        """Refuse pairs of this tool's flags that contradict each other."""
+    def resolved(self) -> dict[str, Any]:
+        """Return every flag with the value that applies, where it was left to another flag or has an older name."""
+        # Below 1 transformers reads warmup_steps as a share of the steps; exactly 1 would be one step.
+        ratio = min(self.warmup_ratio, math.nextafter(1.0, 0.0))
+        warmup = ratio if self.warmup_steps is None else self.warmup_steps
+        optim = "paged_adamw_8bit" if self.adam8bit else self.optim
+        return vars(self) | super().resolved() | {"warmup_steps": warmup, "optim": optim}
+
+    # ---- Flags that contradict each other ----
+
+    def check_weights(self) -> None:
+        """Refuse what cannot be done with weights held in so many bits."""
         require(
             not (self.full_finetune and self.bits in (4, 8)),
             f"--full_finetune with --bits {self.bits}: quantized weights cannot be trained. "
             "Use --bits 16 or 32 with --full_finetune, or leave --full_finetune out to train LoRA adapters.",
         )
-        for name in ("fp16_full_eval", "bf16_full_eval"):
+        for name, asked in (("fp16_full_eval", self.fp16_full_eval), ("bf16_full_eval", self.bf16_full_eval)):
             require(
-                not getattr(self, name) or self.bits in (16, 32),
+                not asked or self.bits in (16, 32),
                 f"--{name} with --bits {self.bits}: quantized weights cannot be cast. Leave --{name} out.",
             )
+        for kind, both in (("", self.fp16 and self.bf16), ("_full_eval", self.fp16_full_eval and self.bf16_full_eval)):
+            require(not both, f"--fp16{kind} with --bf16{kind}: choose one (bf16 where the GPU has it).")
+        require(
+            not (self.compare_base and self.full_finetune),
+            "--compare_base with --full_finetune: every weight is tuned, so there is no adapter to switch off. Run "
+            "the base by itself: the same command with --do_train False and another --output_dir.",
+        )
+
+    def check_work(self) -> None:
+        """Refuse what asks for nothing, or for two things in the place of one."""
         require(
             not self.adam8bit or self.optim in (DEFAULT_OPTIM, "paged_adamw_8bit", "adamw_bnb_8bit", "adamw_8bit"),
             f"--adam8bit with --optim {self.optim}: choose one.",
@@ -165,11 +140,11 @@ class QLoRAArguments(EvaluationArguments):
             "decide. Add --max_steps -1 to train that many epochs.",
         )
         require(
-            self.do_train or self.do_eval or self.do_predict or self.do_mmlu_eval or self.eval_strategy != "no",
+            self.do_train or self.do_eval or self.do_predict or self.do_mmlu_eval,
             "--do_train False without --do_eval, --do_predict or --do_mmlu_eval: nothing to do.",
         )
 
-    def check_batching_pairs(self) -> None:
+    def check_batching(self) -> None:
         """Refuse pairs of flags that would make micro-batches in two ways."""
         require(
             self.group_by_length or self.train_sampling_strategy != "group_by_length",
@@ -187,8 +162,6 @@ class QLoRAArguments(EvaluationArguments):
                 not self.auto_find_batch_size,
                 f"{flag} with --auto_find_batch_size: a search would change the rows of a step. Leave one out.",
             )
-        split = self.group_by_length and self.train_sampling_strategy is None and not self.auto_find_batch_size
-        self.step_batching = split or bool(batching)
         taking_apart = [name for name in TAKING_STEPS_APART if (self.accelerator_config or {}).get(name)]
         require(
             not (taking_apart and self.step_batching and self.do_train),
@@ -203,89 +176,48 @@ class QLoRAArguments(EvaluationArguments):
         )
 
     def check_paths(self) -> None:
-        self.output_dir = os.path.expanduser(self.output_dir.strip())
+        """Refuse directories that are files, and a checkpoint that is not there."""
         require(bool(self.output_dir), "--output_dir is empty: give a directory.")
-        for name in ("output_dir", "cache_dir"):
-            path = Path(getattr(self, name) or ".")
+        for name, value in (("output_dir", self.output_dir), ("cache_dir", self.cache_dir)):
+            path = Path(value or ".")
             file = next((place for place in (path, *path.parents) if place.is_file()), None)
             require(file is None, f"--{name} {path}: {file} is a file, not a directory.")
-        if self.resume_from_checkpoint is not None:
-            self.resume_from_checkpoint = os.path.expanduser(self.resume_from_checkpoint)
-            require(
-                Path(self.resume_from_checkpoint).is_dir(),
-                f"--resume_from_checkpoint {self.resume_from_checkpoint}: no such directory. "
-                "Leave the flag out to go on from the last good checkpoint in --output_dir.",
-            )
+        require(
+            self.resume_from_checkpoint is None or Path(self.resume_from_checkpoint).is_dir(),
+            f"--resume_from_checkpoint {self.resume_from_checkpoint}: no such directory. "
+            "Leave the flag out to go on from the last good checkpoint in --output_dir.",
+        )
 
-    def resolve_aliases(self) -> None:
-        """Turn the published names into those of the pinned transformers."""
-        self.train_sampling_strategy = self.train_sampling_strategy or "random"
-        if self.warmup_steps is None:
-            # Below 1 transformers reads warmup_steps as a share of the steps; exactly 1 would be one step.
-            self.warmup_steps = min(self.warmup_ratio, math.nextafter(1.0, 0.0))
-        if self.activation_checkpointing is None:
-            self.activation_checkpointing = self.gradient_checkpointing is not False
-        self.gradient_checkpointing = self.activation_checkpointing
-        settings = self.activation_checkpointing_kwargs or self.gradient_checkpointing_kwargs or {}
-        self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs = {"use_reentrant": False} | settings
-        self.num_train_epochs = self.num_train_epochs or 3.0
-        if self.eval_strategy != "no":
-            self.do_eval = True
-            self.eval_steps = self.eval_steps or self.logging_steps
-        if self.save_strategy == "best" and self.metric_for_best_model is None:
-            self.metric_for_best_model = "loss"
-        if self.metric_for_best_model is not None:
-            self.greater_is_better = more_is_better(self)  # the library takes more perplexity for better
-        if self.eval_on_start is None:
-            self.eval_on_start = bool(self.do_eval and self.do_train)
-        self.evaluation_generates = self.predict_with_generate
-        # A prediction is a generated text; there is no other kind here.
-        self.predict_with_generate = self.predict_with_generate or self.do_predict
-
-
-TrainingArguments = QLoRAArguments  # the name under which functions ask for it
-
-
-def parse(training_arguments: type, argv: Sequence[str]) -> tuple[Any, ...]:
-    """Parse `argv` into (model, data, training, generation) arguments.
-
-    Raises:
-        ArgumentsError: an unknown flag (the nearest one is named), a bad value, or a contradiction.
-    """
-    types = (ModelArguments, DataArguments, training_arguments, GenerationArguments)
-    return parse_known(make_parser(types, usage=USAGE, epilog=EXAMPLES), argv, REPLACED_FLAGS)
-
-
-def check_command_line(argv: Sequence[str]) -> tuple[Any, ...] | None:
-    """Answer `--help` and refuse wrong requests within two seconds of the start, before torch is loaded.
-
-    Returns:
-        (model, data, training, generation) arguments as parsed so far, or None where transformers is loaded already
-        and nothing is saved by asking early: the full parse follows.
-
-    Raises:
-        ArgumentsError: as `parse` does.
-        SystemExit: with status 0 after `--help`.
-    """
-    if "transformers" in sys.modules:
-        return None
-    with without_heavy_packages():
-        return parse(light_training_arguments(), argv)
-
-
-def light_training_arguments() -> type:
-    """The training arguments with every check that needs no torch; to be used in `without_heavy_packages`."""
-    from transformers.training_args_seq2seq import Seq2SeqTrainingArguments
-
-    @dataclass
-    class LightTrainingArguments(QLoRAArguments, Seq2SeqTrainingArguments):
-        def __post_init__(self):
-            QLoRAArguments.__post_init__(self)
-            if self.lr_scheduler_type == "reduce_lr_on_plateau":
-                return  # the library refuses it where it finds no torch; its rule is in `check_library_pairs`
-            try:
-                self._validate_args()
-            except ValueError as error:
-                raise ArgumentsError(str(error)) from error
-
-    return LightTrainingArguments
+    def check_library(self) -> None:
+        """Refuse what the library would refuse, ignore or fail at once the base model has loaded."""
+        for names, needed, is_there in self.needs():
+            flags = self.flags_set(names)
+            require(not flags or is_there, f"{', '.join(flags)}: no effect without {needed}.")
+        here = int(os.environ.get("LOCAL_RANK", "-1"))
+        require(
+            self.local_rank in (-1, here),
+            f"--local_rank {self.local_rank}: the launcher says it in LOCAL_RANK ({here if here >= 0 else 'unset'}); "
+            "start with torchrun, and leave the flag out.",
+        )
+        best = "max" if self.more_is_better else "min"
+        metric = self.metric_for_best_model or "loss"
+        check_schedule(self.lr_scheduler_type, self.lr_scheduler_kwargs or {}, self.eval_strategy != "no", metric, best)
+        check_optimizer(self.optim, self.optim_args, self.optim_target_modules, self.full_finetune, self.do_train)
+        names = ("gradient_checkpointing", "activation_checkpointing")
+        check_checkpointing(names[0], self.gradient_checkpointing, names[1], self.activation_checkpointing)
+        names = ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs")
+        values = (self.gradient_checkpointing_kwargs, self.activation_checkpointing_kwargs)
+        check_checkpointing(names[0], values[0], names[1], values[1])
+        for name, settings in zip(names, values, strict=True):
+            check_checkpointing_settings(name, settings or {})
+        check_accelerator(self.accelerator_config or {})
+        check_sharding(self.fsdp, self.fsdp_config or {}, self.deepspeed, self.bits)
+        check_trackers(self.trackers)
+        check_kernels(self.liger_kernel_config or {})
+        if self.use_liger_kernel:
+            require_package("--use_liger_kernel", "liger_kernel")
+        if not self.skip_memory_metrics:
+            require_package("--skip_memory_metrics False", "psutil")
+        check_debug(self.debug)
+        if self.push_to_hub and self.do_train:
+            check_push_request(self.hub_model_id, self.output_dir, self.hub_strategy, self.hub_token)

@@ -1,6 +1,6 @@
 """Records → formatted rows on disk, with an account of every one that was dropped.
 
-    rows, account = format_source(open_file("my.jsonl"), None, cache_directory(args))
+    rows, account = format_source(open_file("my.jsonl"), None, cache_directory(None))
 
 The rows lie in an Arrow file that is mapped into memory, not read into it. Its name is a key of the file's content and
 of the code that formats it: the same file is formatted once, and a changed file or formatter never meets old rows.
@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import DataError
-from data.formats.fields import without_nulls
+from data.cache import FORMATTING, cannot_write, code_digest, key_of
+from data.formats.detection import as_question, detect_format
+from data.formats.fields import SkipRow, without_nulls
 from data.formats.layout import has_prompt, lay_out
-from data.formats.registry import Format, SkipRow, as_question, detect_format
+from data.formats.registry import Format
 from data.sources.files import Source
 
 BATCH = 1000  # rows written at once
@@ -29,8 +31,6 @@ TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 # trained on. A message is {"role", "content", "supervised"}, and "reasoning" where a thought goes before the content.
 # `splits` says that a long text becomes several rows instead of being cut.
 COLUMNS = ("input", "output", "messages", "tools", "fields", "file", "unit", "place", "splits", "key")
-# The packages that decide what the rows of a source are.
-FORMATTING = ("sources", "formats", "rows.py", "named.py")
 
 
 @dataclass
@@ -75,37 +75,6 @@ class Account:
             unit = self.unit if len(places) == 1 else f"{self.unit}s"
             said.append(f"{self.source}: {len(places):,} dropped: {reason}: {unit} {first}{more}")
         return said
-
-
-def cache_directory(args: Any) -> Path:
-    """Return the folder of formatted and tokenized rows: in `--cache_dir`, else in that of `datasets`."""
-    import datasets
-
-    directory = Path(getattr(args, "cache_dir", None) or datasets.config.HF_DATASETS_CACHE).expanduser() / "qlora"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            return directory
-    except OSError as error:
-        raise cannot_write(directory, error) from error
-
-
-def cannot_write(directory: Path, error: OSError) -> DataError:
-    return DataError(
-        f"{directory} cannot be written ({error.strerror or error}); prepared rows are kept there\n"
-        "give another place with --cache_dir DIR or the variable HF_DATASETS_CACHE"
-    )
-
-
-def code_digest(names: tuple[str, ...]) -> str:
-    """Return a digest of the source of modules and packages beside this one."""
-    places = [Path(__file__).parent / name for name in names]
-    files = [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def key_of(*parts: Any) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def format_source(

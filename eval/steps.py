@@ -1,9 +1,9 @@
 """The steps of a run that evaluate: losses, MMLU and answers, of the tuned model and, before it, of its base.
 
-    measured = new_measurements(args)                       # {"tuned": …}, with --compare_base {"base": …, "tuned": …}
-    metrics = evaluate(trainer, args, mmlu, measured)
-    metrics |= predict(trainer, args, data_module, measured)
-    compare_models(trainer, args, measured)
+    measured = new_measurements(compare_base=True, max_new_tokens=64)     # {"base": …, "tuned": …}
+    metrics = evaluate(trainer, measured, mmlu, do_eval=True)
+    metrics |= predict(trainer, measured, rows, collator, "output/mine")
+    compare_models(measured, "output/mine", seed=42)
 
 Metrics of the base have names that start with `base_`.
 """
@@ -14,19 +14,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common.files import write_whole
+from common.files import write_json
+from common.outputs import BASE_PREDICTIONS, COMPARISON, PREDICTIONS
 from eval.compare.compare import Measured, compare, format_comparison, stopping, to_json
-from eval.generation.generation import score_generated, write_predictions
+from eval.generation.generation import line_metrics, prediction_lines, write_predictions
 
 PREFIXES = {"base": "base_", "tuned": ""}
-PREDICTIONS = {"base": "predictions_base.jsonl", "tuned": "predictions.jsonl"}
-COMPARISON = "comparison.json"
+FILES = {"base": BASE_PREDICTIONS, "tuned": PREDICTIONS}
 
 
-def new_measurements(args: Any) -> dict[str, Measured]:
-    """An empty measurement of each model that is asked for, in the order in which they are measured."""
-    names = ("base", "tuned") if args.compare_base else ("tuned",)
-    return {name: Measured(max_new_tokens=args.max_new_tokens) for name in names}
+def new_measurements(compare_base: bool, max_new_tokens: int) -> dict[str, Measured]:
+    """Return an empty measurement of each model that is asked for, in the order in which they are measured."""
+    names = ("base", "tuned") if compare_base else ("tuned",)
+    return {name: Measured(max_new_tokens=max_new_tokens) for name in names}
 
 
 @contextlib.contextmanager
@@ -41,65 +41,80 @@ def as_model(trainer: Any, name: str, mmlu: Any = None) -> Iterator[str]:
         yield PREFIXES[name]
 
 
-def measure_evaluated_answers(trainer: Any, collator: Any) -> None:
-    """Let evaluations that generate (--predict_with_generate) measure the answers as prediction does."""
-
-    def measure(rows: Any, generated: Any, prefix: str) -> dict[str, float]:
-        return score_generated(rows, generated, collator, end_ids(trainer), prefix)[1]
-
-    trainer.measure_answers = measure
+def answer_metrics(generated: Any, rows: Any, collator: Any, ends: list[int]) -> dict[str, float]:
+    """Return the metrics of generated answers, by names without a prefix, as `EvaluationMetrics` wants them."""
+    metrics = line_metrics(prediction_lines(rows, generated, collator, ends), prefix="")
+    return {name.removeprefix("_"): value for name, value in metrics.items()}
 
 
-def end_ids(trainer: Any) -> list[int]:
-    ends = trainer.generation.eos_token_id
-    return ends if isinstance(ends, list) else [ends]
+def evaluate(trainer: Any, measured: dict[str, Measured], mmlu: Any, do_eval: bool) -> dict[str, Any]:
+    """Evaluate on the held-out rows, which brings MMLU with it, or on MMLU alone; gives the metrics.
 
-
-def evaluate(trainer: Any, args: Any, mmlu: Any, measured: dict[str, Measured]) -> dict[str, Any]:
-    """Evaluate on the held-out rows, which brings MMLU with it, or on MMLU alone; gives the metrics."""
+    Args:
+        trainer: a `training.loop.trainer.QLoRATrainer`.
+        mmlu: an `eval.mmlu.scoring.MMLUEvalCallback` that the trainer has, or None.
+    """
     metrics: dict[str, Any] = {}
-    for name, found in measured.items():
+    for name, model in measured.items():
         with as_model(trainer, name, mmlu) as prefix:
-            if args.do_eval:
+            if do_eval:
+                trainer.bars.label = f"{prefix}eval"
                 metrics |= trainer.evaluate(metric_key_prefix=f"{prefix}eval")
                 metrics[f"{prefix}eval_samples"] = len(trainer.eval_dataset)
-                found.losses = trainer.row_losses
+                model.losses = trainer.compute_metrics.row_losses
             else:
                 metrics |= mmlu.score()
         if mmlu is not None:
-            found.subjects, found.right = mmlu.answers()
-            metrics[f"{prefix}mmlu_{args.mmlu_split}_prompts"] = args.mmlu_dataset
-    return metrics
+            model.subjects, model.right = mmlu.answers()
+    return timeless(metrics)
 
 
-def predict(trainer: Any, args: Any, data_module: dict[str, Any], measured: dict[str, Measured]) -> dict[str, Any]:
-    """Generate an answer to each row and write predictions.jsonl; the first process gives all the metrics."""
-    rows, metrics, outputs = data_module["predict_dataset"], {}, {}
+def predict(
+    trainer: Any, measured: dict[str, Measured], rows: Any, collator: Any, loss_metrics: Any, output_dir: str
+) -> dict[str, Any]:
+    """Generate an answer to each row and write predictions.jsonl; the first process gives all the metrics.
+
+    Args:
+        rows: a tokenized `datasets.Dataset`.
+        collator: makes batches with prompts.
+        loss_metrics: the trainer's `compute_metrics` meanwhile; answers are measured once they are written.
+    """
+    trainer.data_collator, trainer.compute_metrics = collator, loss_metrics
+    metrics, outputs = {}, {}
     for name in measured:
         with as_model(trainer, name) as prefix:
+            trainer.bars.label = f"{prefix}predict"
             outputs[name] = trainer.predict(rows, metric_key_prefix=f"{prefix}predict")
-    for name, found in measured.items():  # all or none, so that files beside each other are of one run
+    for name, model in measured.items():  # all or none, so that files beside each other are of one run
         kind, output = f"{PREFIXES[name]}predict", outputs[name]
         metrics |= {**output.metrics, f"{kind}_samples": len(rows)}
         if not trainer.is_world_process_zero():
             continue
-        path, collator = Path(args.output_dir) / PREDICTIONS[name], data_module["data_collator"]
-        metrics |= write_predictions(path, rows, output.predictions, collator, end_ids(trainer), kind)
-        found.lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+        path = Path(output_dir) / FILES[name]
+        metrics |= write_predictions(path, rows, output.predictions, collator, end_ids(trainer.generation), kind)
+        model.lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
         if not metrics[f"{kind}_references"]:  # questions without answers have no loss either
             for what in ("loss", "perplexity", "supervised_tokens"):
                 metrics.pop(f"{kind}_{what}")
-    if not args.compare_base:  # else the comparison says it
+    if len(measured) == 1:  # else the comparison says it
         for warning in stopping(measured["tuned"], "the model"):
             print(warning)
-    return metrics
+    return timeless(metrics)
 
 
-def compare_models(trainer: Any, args: Any, measured: dict[str, Measured]) -> None:
+def timeless(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return metrics without where training stood, which is nowhere in a later command, and what preparing took."""
+    return {name: value for name, value in metrics.items() if name != "epoch" and not name.endswith("preparation_time")}
+
+
+def end_ids(generation: Any) -> list[int]:
+    """Return the ids that end an answer, of a `transformers.GenerationConfig`."""
+    ends = generation.eos_token_id
+    return ends if isinstance(ends, list) else [ends]
+
+
+def compare_models(measured: dict[str, Measured], output_dir: str, seed: int) -> None:
     """Print what the adapter changed, and write it to comparison.json."""
-    if not args.compare_base or not trainer.is_world_process_zero():
-        return
-    comparison = compare(measured["base"], measured["tuned"], args.seed)
-    text = json.dumps(to_json(comparison), ensure_ascii=False, indent=2) + "\n"
-    write_whole(Path(args.output_dir) / COMPARISON, text)
+    comparison = compare(measured["base"], measured["tuned"], seed)
+    write_json(Path(output_dir) / COMPARISON, to_json(comparison))
     print(f"\n{format_comparison(comparison)}")

@@ -74,9 +74,9 @@ def measure(argv: list[str]) -> dict[str, float]:
     import torch
     from transformers import TrainerCallback, set_seed
 
-    from arguments.training import parse
+    from arguments.training import TrainingArguments, parse
     from data.loading import make_data_module
-    from training.loop.trainer import TrainingArguments, build_trainer
+    from training.loop.trainer import build_trainer
     from training.model.build import get_accelerate_model
 
     class Clock(TrainerCallback):

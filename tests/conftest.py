@@ -192,8 +192,7 @@ def make_args():
     def parse_all(argv: list[str]):
         import argparse
 
-        from arguments.training import parse
-        from training.loop.trainer import TrainingArguments
+        from arguments.training import TrainingArguments, parse
 
         model, data, training, generation = parse(TrainingArguments, argv)
         return argparse.Namespace(**vars(model), **vars(data), **vars(training)), training, generation

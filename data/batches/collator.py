@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 
-# What torch's cross entropy leaves out. https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html
-IGNORE_INDEX = -100
-# One of these stands before a text that is encoded as the rest of another; no vocabulary joins it with what follows.
-ANCHORS = ("\u2042", "\n", ".")
+from common.labels import IGNORE_INDEX
+from data.tokens.pairs import PairEncoder
 
 
 @dataclass
@@ -59,23 +56,14 @@ class DataCollatorForCausalLM:
     text_marks: Sequence[str] = ()
 
     def __post_init__(self):
-        if self.tokenizer.eos_token_id is None:
-            raise ValueError("the tokenizer has no EOS token: a model tuned with it would never learn to stop")
-        if self.source_max_len < 1 or self.target_max_len < 1:
-            raise ValueError(
-                f"source_max_len {self.source_max_len} and target_max_len {self.target_max_len} must both be at least 1"
-            )
+        self.pairs = PairEncoder(self.tokenizer, self.source_max_len, self.target_max_len)
 
     def encode(self, instances: Sequence[Mapping]) -> list[tuple[list[int], list[int]]]:
         """Return the (source ids, target ids) of each instance, cut to the limits and with BOS and EOS."""
         if instances and "input_ids" in instances[0]:
             cuts = [(row["input_ids"], row["prompt_length"]) for row in instances]
             return [(list(ids[:cut]), list(ids[cut:])) for ids, cut in cuts]
-        pairs = self.pair_ids(*([instance[name] for instance in instances] for name in ("input", "output")))
-        return [
-            (self.with_bos(source)[: self.source_max_len], self.cut_target(self.with_eos(target)))
-            for source, target in pairs
-        ]
+        return self.pairs.encode(*([instance[name] for instance in instances] for name in ("input", "output")))
 
     def prompt(self, instance: Mapping, source: Sequence[int]) -> list[int]:
         """Return the ids that generation starts from: `prompt_ids` of a row where it has any, else its source ids."""
@@ -106,51 +94,6 @@ class DataCollatorForCausalLM:
             return list(instance["labels"])
         source, target = pair
         return [*(source if self.train_on_source else [IGNORE_INDEX] * len(source)), *target]
-
-    def token_ids(self, texts: list[str]) -> list[list[int]]:
-        """Return the ids of texts, without special tokens and uncut."""
-        # verbose=False: the warning about a text longer than the model's context comes before our own cut.
-        return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-
-    def pair_ids(self, sources: list[str], targets: list[str]) -> list[tuple[list[int], list[int]]]:
-        """Return the (source, target) ids of pairs, uncut, which together decode to the text of source and target.
-
-        The source is encoded by itself, as for generation. Some tokenizers put a space before every text, as Llama 2's:
-        the target is encoded as what follows the source, so that no second space comes in.
-        """
-        target_ids = self.token_ids(targets)
-        if self.anchor:
-            anchor, *anchored = self.token_ids([self.anchor, *(self.anchor + target for target in targets)])
-            rest = [ids[len(anchor) :] for ids in anchored]
-            target_ids = [rest[i] if source else target_ids[i] for i, source in enumerate(sources)]
-        return list(zip(self.token_ids(sources), target_ids, strict=True))
-
-    @cached_property
-    def anchor(self) -> str:
-        """What to put before a text that is encoded as the rest of another, so that no space is put before it.
-
-        It is "" for tokenizers that put none: only SentencePiece (`add_dummy_prefix`) and ByteLevel
-        (`add_prefix_space`) do, which write it as a character of their own.
-        """
-        [first, *_] = self.tokenizer.convert_ids_to_tokens(self.token_ids(["a"])[0]) or [""]
-        if not str(first).startswith(("\u2581", "\u0120")):
-            return ""
-        known = (anchor for anchor in ANCHORS if self.tokenizer.unk_token_id not in self.token_ids([anchor])[0])
-        return next(known, "")
-
-    def with_bos(self, ids: list[int]) -> list[int]:
-        """Return `ids` with BOS in front, once, where the tokenizer has one."""
-        bos = self.tokenizer.bos_token_id
-        return ids if bos is None or ids[:1] == [bos] else [bos, *ids]
-
-    def with_eos(self, ids: list[int]) -> list[int]:
-        """Return `ids` with EOS at the end, once."""
-        eos = self.tokenizer.eos_token_id
-        return ids if ids[-1:] == [eos] else [*ids, eos]
-
-    def cut_target(self, ids: list[int]) -> list[int]:
-        """Return a target that ends with EOS, cut to `target_max_len` and still ending with it."""
-        return ids if len(ids) <= self.target_max_len else self.with_eos(ids[: self.target_max_len - 1])
 
     def _pad_id(self) -> int:
         # Which id pads is of no consequence, as no mask is read from it.

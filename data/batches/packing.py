@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from data.batches.collator import IGNORE_INDEX
+from common.labels import IGNORE_INDEX
 
 
 def longest_first(lengths: Sequence[int]) -> list[int]:

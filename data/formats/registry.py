@@ -6,41 +6,20 @@ on raises `SkipRow` with the reason: it is dropped, counted and named by its lin
 an example drops that example alone.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from common.errors import DataError
 from data.formats.conversations import BESIDE_MESSAGES, ROLES, as_conversation, unused_fields
 from data.formats.exchanges import as_exchange
 from data.formats.fields import SkipRow, is_empty, pairs, text, truth
 from data.formats.instructions import (
-    ALPACA_PROMPT_DICT,
-    extract_alpaca_dataset,
-    extract_unnatural_instructions_data,
     instruction,
     seed_task,
     unnatural_instructions,
 )
 from data.formats.tasks import flat_task_row, task_rows
-from data.named import NAMED_DATASETS, REFUSED_DATASETS, NamedDataset
 
-__all__ = [
-    "ALPACA_PROMPT_DICT",
-    "FORMATS",
-    "NAMED_DATASETS",
-    "REFUSED_DATASETS",
-    "DataError",
-    "Format",
-    "NamedDataset",
-    "SkipRow",
-    "as_question",
-    "detect_format",
-    "extract_alpaca_dataset",
-    "extract_unnatural_instructions_data",
-    "find_format",
-]
 # Whether an answer is a good one, in data for KTO (https://arxiv.org/abs/2402.01306): TRL's name and LLaMA-Factory's.
 MARKS = ("label", "kto_tag")
 
@@ -82,7 +61,7 @@ def _instances_have(name: str) -> Callable[[Mapping], bool]:
     return looks_right
 
 
-def _waits(messages: list) -> bool:
+def waits(messages: list) -> bool:
     """Return whether the last of these messages is not the assistant's."""
     last = messages[-1] if isinstance(messages, list) and messages else None
     role = last.get("role") or last.get("from") if isinstance(last, Mapping) else None
@@ -205,7 +184,7 @@ FORMATS = {
             "messages-preference",
             ("messages", "chosen"),
             partial(as_exchange, source="messages", target="chosen", chat=True),
-            lambda record: _waits(record["messages"]),
+            lambda record: waits(record["messages"]),
             looks="messages end before the answer",
             consumed=("messages", "chosen", "tools"),
         ),
@@ -289,79 +268,3 @@ FORMATS = {
         Format("text", ("text",), _answer_only("text")),
     )
 }
-
-
-def as_question(record: Mapping, row: Format) -> Mapping:
-    """Return a record that lacks its answer with an empty one in its place; any other as it is."""
-    if row.answer is not None and record.get(row.answer) is None:
-        return {**record, row.answer: ""}
-    turns = record.get(row.columns[0]) if row.chat else None
-    if _waits(turns):
-        return {**record, row.columns[0]: [*turns, {"role": "assistant", "content": ""}]}
-    return record
-
-
-def detect_format(first: Mapping, questions: bool = False) -> Format:
-    """Return the first format whose columns are all in `first`, the first record, and that it looks like.
-
-    A column that is null counts as one that is there only for the answer, and where nothing fits otherwise. With
-    `questions`, the column of the answer may be absent.
-
-    Raises:
-        DataError: nothing fits; names the columns found and what each format needs.
-    """
-    filled = {name for name, value in first.items() if value is not None}
-    for columns_of in (
-        lambda row: filled | {row.answer, *row.nullable} & first.keys(),
-        lambda row: filled | {row.answer} if questions else filled,
-        lambda row: first.keys(),
-    ):
-        for row in FORMATS.values():
-            if columns_of(row) >= set(row.columns) and row.looks_right(first):
-                return row
-    found = f"no format fits its columns: {', '.join(map(repr, first)) or 'none'}"
-    if hint := _misspelt(first):
-        raise DataError(f"{found}\n{hint}")
-    needs = "\n".join(
-        f"  {row.name}: {', '.join(row.columns)}" + (f" ({row.looks})" if row.looks else "") for row in FORMATS.values()
-    )
-    raise DataError(
-        f"{found}\nformats and the columns that each needs:\n{needs}\n"
-        "rename the columns, or try --dataset_format with the name of the format that is meant"
-    )
-
-
-def _misspelt(first: Mapping) -> str:
-    """Return what to do where the columns are nearly those of a format, or the rows seem to stand in one of them."""
-    plain = {str(name).strip().lower(): name for name in first}
-    for row in FORMATS.values():
-        missing = [column for column in row.columns if column not in first]
-        near = [difflib.get_close_matches(column.lower(), plain, n=1, cutoff=0.8) for column in missing]
-        if missing and all(near):
-            named = (f"{plain[name]!r} to {column!r}" for column, [name] in zip(missing, near, strict=True))
-            return f"rename {' and '.join(named)} (format {row.name})"
-    for row in FORMATS.values():
-        if row.answer in row.columns and all(column in first for column in row.columns if column != row.answer):
-            return (
-                f"there is no {row.answer!r} (format {row.name}): rename the column that holds the answer, or, to "
-                "predict one, give the file as --eval_dataset, with --do_predict and without --do_eval"
-            )
-    for name, value in first.items():
-        if isinstance(value, list) and value and isinstance(value[0], Mapping):
-            return f"are the rows the list in {name!r}? Write it to a file of its own: jq .{name} FILE"
-    return ""
-
-
-def find_format(name: str) -> Format:
-    """Return the format called `name`, or that of the data set of this name (published scripts say alpaca-clean).
-
-    Raises:
-        DataError: there is no such format; gives the nearest name and the list.
-    """
-    known = {alias: row for row in FORMATS.values() for alias in row.aliases} | FORMATS
-    known = {data_set: FORMATS[row.format] for data_set, row in NAMED_DATASETS.items()} | known
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise DataError(f"--dataset_format {name}: unknown{hint}\nformats: {', '.join(FORMATS)}")

@@ -7,6 +7,8 @@ for line in advise(report):
 import math
 from collections.abc import Mapping
 
+from common.text import percent
+
 WHOLE_EPOCH = ("group_by_length", "batch_rebalance")  # orders of the library that sort more than the rows of a step
 ROUND_TO = 64  # tokens; what is advised is a round number
 MUCH_PADDING = 0.15  # of the tokens of a batch
@@ -146,8 +148,3 @@ def _advise_supervision(split: Mapping, limits: Mapping) -> str | None:
         f"--train_on_source True: only {percent(share)} of the tokens are supervised; with long prompts and short "
         "answers, learning the prompts too often helps (https://arxiv.org/abs/2405.14394)"
     )
-
-
-def percent(share: float) -> str:
-    """Return a share as text that never rounds something to nothing."""
-    return f"{share:.1%}" if share >= 0.0005 or share == 0 else "under 0.1%"

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from data.batches.collator import IGNORE_INDEX
+from common.labels import IGNORE_INDEX
 
 OPEN, CLOSE = "⟦", "⟧"
 SUPERVISED, SPECIAL, RESET = "1;32", "4", "\x1b[0m"  # bold green; underlined

@@ -1,7 +1,9 @@
-"""JSON text → records, one after the other, each with the line it starts on; memory holds one of them.
+"""JSON text → records, one after the other, each with the line it starts on.
 
-Read are a list of objects, one object on each line, and a single object over many lines. In the place of an object, a
-bare list of chat messages stands for {"messages": that list}.
+    for line, record in read_json("my.jsonl", text, by_line=True): …
+
+Read are one object on each line, a list of objects, and objects over many lines. In the place of an object, a bare list
+of chat messages stands for {"messages": that list}. Of lines, memory holds one; a list is read whole and must fit.
 """
 
 import io
@@ -9,12 +11,12 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 from common.errors import DataError
 
 NEEDED = "a list of objects, or one object on each line, is needed"
-BLOCK = 1 << 20  # characters read at once
+SPACE = re.compile(r"[ \t\r\n]*")
 Values = Iterator[tuple[int, Any]]
 
 
@@ -22,13 +24,17 @@ def read_json(path: str, text: io.TextIOBase, by_line: bool) -> Values:
     """Give (line, object) pairs; the text itself shows how it is laid out.
 
     Args:
-        path: what messages call the text; text: can be read from its start again.
+        path: what messages call the text.
+        text: can be read from its start again.
         by_line: whether the name says that each record has a line of its own (.jsonl).
 
     Raises:
         DataError: it is not JSON, or a record is not an object; says the line and, where it is known, the column.
     """
-    for line, record in _values(path, text, by_line):
+    first = next((line for line in text if line.strip()), "")
+    text.seek(0)
+    values = _json_lines(path, text) if _is_line_record(first.strip(), by_line) else _json_whole(path, text.read())
+    for line, record in values:
         if _is_conversation(record):
             record = {"messages": record}
         if not isinstance(record, dict):
@@ -36,17 +42,20 @@ def read_json(path: str, text: io.TextIOBase, by_line: bool) -> Values:
         yield line, record
 
 
-def _values(path: str, text: io.TextIOBase, by_line: bool) -> Values:
-    first = " "
-    while first and not first.strip():
-        first = text.readline(BLOCK)  # of a list on a single line, only its start
-    text.seek(0)
-    if first.lstrip().startswith("[") and not _starts_with_message(_JsonText(path, text)):
-        text.seek(0)
-        return _json_list(_JsonText(path, text))
-    text.seek(0)
-    is_spread = first.strip() == "{" if by_line else first.lstrip().startswith(("{", "[")) and not _parses(first)
-    return _json_values(_JsonText(path, text)) if is_spread else _json_lines(path, text)
+def _is_line_record(first: str, by_line: bool) -> bool:
+    """Return whether each record has a line of its own, by the first line that holds something."""
+    if first.startswith("["):
+        return _starts_with_message(first) and (by_line or _parsed(first) is not None)
+    if first.startswith("{"):
+        return first != "{" if by_line else _parsed(first) is not None
+    return True
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _is_conversation(value: Any) -> bool:
@@ -54,15 +63,17 @@ def _is_conversation(value: Any) -> bool:
 
 
 def _is_message(value: Any) -> bool:
-    has = value.keys() if isinstance(value, dict) else ()
-    return ("role" in has or "from" in has) and any(
-        name in has for name in ("content", "value", "tool_calls", "function_call")
-    )
+    names = value.keys() if isinstance(value, dict) else ()
+    contents = ("content", "value", "tool_calls", "function_call")
+    return ("role" in names or "from" in names) and any(name in names for name in contents)
 
 
-def _starts_with_message(text: "_JsonText") -> bool:
-    text.take("[")
-    return text.peek() == "{" and _is_message(text.value())
+def _starts_with_message(text: str) -> bool:
+    """Return whether the first item of a list is a chat message."""
+    try:
+        return _is_message(DECODER.raw_decode(text, SPACE.match(text, text.index("[") + 1).end())[0])
+    except (ValueError, RecursionError):
+        return False
 
 
 def _shown(value: Any) -> str:
@@ -70,27 +81,19 @@ def _shown(value: Any) -> str:
     return shown if len(shown) <= 40 else f"{shown[:40]}…"
 
 
-# Parsing
+# ---- Parsing -------------------------------------------------------------------------------------------------------
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    record = dict(pairs)
+    if len(record) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{twice!r} stands {names.count(twice)} times in one object; each name needs its own")
-    return made
+    return record
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_object)  # which by itself keeps the last of two values of one name
-
-
-def _parses(line: str) -> bool:
-    try:
-        DECODER.decode(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def _json_lines(path: str, text: io.TextIOBase) -> Values:
@@ -105,88 +108,41 @@ def _json_lines(path: str, text: io.TextIOBase) -> Values:
                 raise _not_taken(path, number, error) from error
 
 
-class _JsonText:
-    """JSON text that is read a block at a time; `line` is that of the next character, from 1."""
+def _json_whole(path: str, text: str) -> Values:
+    """Give the items of the list that a text is, or the values that stand in it one after the other."""
+    at, line = SPACE.match(text).end(), 1 + text.count("\n", 0, SPACE.match(text).end())
+    is_list = text.startswith("[", at) and not _starts_with_message(text)
 
-    SPACE = re.compile(r"[ \t\r\n]*")
-    # A parser that meets the end of a block says so by a text without end, or by an error this near the end: the
-    # longest things that it takes whole are -Infinity and two \uXXXX escapes.
-    NEAR = 16
+    def moved(end: int) -> tuple[int, int]:
+        end = SPACE.match(text, end).end()
+        return end, line + text.count("\n", at, end)
 
-    def __init__(self, path: str, text: io.TextIOBase):
-        self.path, self.text = path, text
-        self.buffer, self.at, self.line, self.line_start = "", 0, 1, 0
+    def expected(what: str) -> DataError:
+        return _not_json(path, line, at - text.rfind("\n", 0, at), what, text[at : at + 40])
 
-    def read_more(self) -> bool:
-        """Drop what was parsed and read as much as is left again, so that parsing anew stays linear in the whole.
-
-        At the end of the text nothing is changed.
-        """
-        block = self.text.read(max(BLOCK, len(self.buffer) - self.at))
-        if block:
-            self.buffer, self.line_start, self.at = self.buffer[self.at :] + block, self.line_start - self.at, 0
-        return bool(block)
-
-    def move_to(self, end: int) -> None:
-        lines = self.buffer.count("\n", self.at, end)
-        if lines:
-            self.line, self.line_start = self.line + lines, self.buffer.rindex("\n", self.at, end) + 1
-        self.at = end
-
-    def peek(self) -> str:
-        """Return the next character that is no white space, or "" at the end."""
-        while True:
-            self.move_to(self.SPACE.match(self.buffer, self.at).end())
-            if self.at < len(self.buffer) or not self.read_more():
-                return self.buffer[self.at : self.at + 1]
-
-    def take(self, expected: str) -> None:
-        if self.peek() != expected:
-            self.refuse(f"Expecting {expected!r} delimiter" if expected else "Extra data")
-        self.move_to(self.at + len(expected))
-
-    def value(self) -> Any:
-        self.peek()
-        while True:
-            try:
-                value, end = DECODER.raw_decode(self.buffer, self.at)
-            except json.JSONDecodeError as error:
-                may_go_on = error.msg.startswith("Unterminated") or error.pos + self.NEAR > len(self.buffer)
-                if not (may_go_on and self.read_more()):
-                    self.refuse(error.msg, error.pos)
-                continue
-            except (ValueError, RecursionError) as error:
-                raise _not_taken(self.path, self.line, error) from error
-            # A number may go on in the next block, as 1 does in 1.5e+3.
-            if end + self.NEAR > len(self.buffer) and self.read_more():
-                continue
-            self.move_to(end)
-            return value
-
-    def refuse(self, what: str, at: int | None = None) -> NoReturn:
-        self.move_to(self.at if at is None else at)
-        raise _not_json(self.path, self.line, self.at - self.line_start + 1, what, self.buffer[self.at :])
-
-
-def _json_values(text: _JsonText) -> Values:
-    while text.peek():
-        yield text.line, text.value()
-
-
-def _json_list(text: _JsonText) -> Values:
-    text.take("[")
-    end = text.peek() == "]"
-    while not end:
-        text.peek()
-        yield text.line, text.value()
-        end = text.peek() == "]"
-        if not end:
-            text.take(",")
-    text.take("]")
-    text.take("")
-
-
-# Refusing
+    if is_list:
+        at, line = moved(at + 1)
+    while at < len(text) and not (is_list and text[at] == "]"):
+        try:
+            value, end = DECODER.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            raise _not_json(path, error.lineno, error.colno, error.msg, text[error.pos :][:40]) from error
+        except (ValueError, RecursionError) as error:
+            raise _not_taken(path, line, error) from error
+        yield line, value
+        at, line = moved(end)
+        if is_list and not text.startswith("]", at):
+            if not text.startswith(",", at):
+                raise expected("Expecting ',' delimiter")
+            at, line = moved(at + 1)
+            if text.startswith("]", at):
+                raise expected("Expecting value")
+    if is_list:
+        if at == len(text):
+            raise expected("Expecting ']' delimiter")
+        at, line = moved(at + 1)
+        if at < len(text):
+            raise expected("Extra data")
 
 
 def _not_taken(path: str, line: int, error: Exception) -> DataError:
@@ -200,6 +156,7 @@ def _not_taken(path: str, line: int, error: Exception) -> DataError:
 
 
 def _not_json(path: str, line: int, column: int, what: str, rest: str) -> DataError:
+    """Return the error for text that breaks the grammar of JSON, with what stands there and what to do."""
     found = repr(rest[:20].rstrip()) if rest.strip() else "the end"
     what = what.removesuffix(" starting at").removesuffix(" at").removesuffix(":")
     return DataError(

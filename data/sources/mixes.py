@@ -1,19 +1,18 @@
-"""What `--dataset` and `--eval_dataset` name → sources of records: files, data sets of the hub, mixes of these."""
+"""What `--dataset` and `--eval_dataset` name: files, data sets of the hub, and mixes of these with their weights.
+
+parse_mix("a.jsonl:0.7,b.csv:0.3", "--dataset")      # [Part("a.jsonl", 0.7), Part("b.csv", 0.3)]
+"""
 
 import difflib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
+from arguments.data import DataArguments
 from common.errors import DataError
-from data.formats.registry import NAMED_DATASETS, REFUSED_DATASETS, find_format
-from data.sources.files import FILE_TYPES, Source, check_file, open_file
-
-# Splits of a hub data set that serve as its evaluation rows, the first one found.
-EVAL_SPLITS = ("eval", "validation", "test")
+from data.formats.detection import find_format
+from data.named import NAMED_DATASETS, REFUSED_DATASETS
+from data.sources.files import FILE_TYPES, check_file
 
 
 @dataclass(frozen=True)
@@ -86,15 +85,15 @@ def _exists(name: str) -> bool:
     return name in NAMED_DATASETS or os.path.exists(os.path.expanduser(name))
 
 
-def check_sources(args: Any) -> None:
+def check_sources(data: DataArguments) -> None:
     """Refuse data, format and template names that are none, before anything is loaded. Raises DataError."""
-    parse_mix(args.dataset, "--dataset")
-    if args.eval_dataset is not None:
-        parse_mix(args.eval_dataset, "--eval_dataset")
-    if args.dataset_format is not None:
-        find_format(args.dataset_format)
-    if args.chat_template not in (None, "default") and not Path(args.chat_template).expanduser().is_file():
-        raise DataError(f"--chat_template {args.chat_template}: no such file; give a Jinja file, or default")
+    parse_mix(data.dataset, "--dataset")
+    if data.eval_dataset is not None:
+        parse_mix(data.eval_dataset, "--eval_dataset")
+    if data.dataset_format is not None:
+        find_format(data.dataset_format)
+    if data.chat_template not in (None, "default") and not Path(data.chat_template).expanduser().is_file():
+        raise DataError(f"--chat_template {data.chat_template}: no such file; give a Jinja file, or default")
 
 
 def check_source(name: str, flag: str) -> None:
@@ -131,53 +130,3 @@ def hub_names(spec: str) -> list[str]:
     """Return the names on the hub of the data sets in `spec`, the value of --dataset; files have none."""
     names = {name for part in _split(spec) for name in (part, part.rpartition(":")[0].strip())}
     return sorted({row.source["path"] for known, row in NAMED_DATASETS.items() if known in names})
-
-
-def open_sources(name: str, flag: str, args: Any) -> dict[str, Source]:
-    """Return the splits of a named data set, or a file as the one split "train".
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    return _open_named(name, flag, args) if name in NAMED_DATASETS else {"train": open_file(name)}
-
-
-def _open_named(name: str, flag: str, args: Any) -> dict[str, Source]:
-    import datasets
-
-    row = NAMED_DATASETS[name]
-    try:
-        splits = datasets.load_dataset(
-            **row.source,
-            cache_dir=getattr(args, "cache_dir", None),
-            token=True if getattr(args, "use_auth_token", False) else None,
-        )
-    except Exception as error:  # whatever it is, it is the network, the hub or the cache
-        raise DataError(_how_to_go_on(name, flag, datasets.config.HF_HUB_OFFLINE, error)) from error
-    return {
-        split: Source(
-            name=f"{name} ({row.source['path']}, split {split})",
-            records=partial(_number, splits[split]),
-            unit="row",
-            digest=splits[split]._fingerprint,
-            format=row.format,
-        )
-        for split in ("train", *[split for split in EVAL_SPLITS if split in splits][:1])
-    }
-
-
-def _number(records: Any) -> Iterator[tuple[int, dict]]:
-    return enumerate(iter(records), 1)
-
-
-def _how_to_go_on(name: str, flag: str, offline: bool, error: Exception) -> str:
-    row = NAMED_DATASETS[name]
-    repository, revision = row.source["path"], row.source.get("revision")
-    branch = f" --revision {revision}" if revision else ""
-    fetch = f"hf download {repository} --repo-type dataset{branch} --local-dir DIR"
-    searched = "HF_HUB_OFFLINE is set, so only the local cache was searched\n" if offline else ""
-    return (
-        f"{flag} {name}: {repository} could not be loaded from the Hugging Face hub ({type(error).__name__}: {error})\n"
-        f"{searched}without a network here, run this where there is one: {fetch}\n"
-        f"then copy its data file here and pass it: {flag} FILE --dataset_format {row.format}"
-    )

@@ -1,28 +1,26 @@
-"""Formatted rows → token ids and labels, once: kept on disk under a key of all that they depend on.
+"""A batch of formatted rows → token ids and labels, cut to the limits.
 
-rows, dropped = tokenize(rows, encoder, cache)   # a datasets.Dataset with the columns of TOKEN_COLUMNS added
+columns = RowEncoder(collator)({"input": ["1 + 2?"], "output": ["3"], "messages": [None], …})
+columns["input_ids"], columns["labels"]
 """
 
 import bisect
-import hashlib
 import itertools
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy
 
 from common.errors import DataError
-from data.batches.collator import IGNORE_INDEX, DataCollatorForCausalLM
-from data.formats.registry import SkipRow
-from data.rows import cannot_write, code_digest, exchange, key_of
+from common.labels import IGNORE_INDEX
+from data.cache import ENCODING, code_digest, key_of
+from data.formats.fields import SkipRow
+from data.rows import exchange
+from data.tokens.pairs import PairEncoder
 from data.tokens.templates import ChatRenderer
 
-ENCODING = ("tokens", "batches/collator.py")
-BATCH = 1000  # rows tokenized at once
-FEW_ROWS = 5000  # a progress bar for fewer only flickers
 CONVERSATION_COUNTS = ("unclosed", "hidden_thoughts", "hidden_turns", "hidden_tools")
 NO_ANSWER = "no token of an answer is left within --source_max_len + --target_max_len"
 
@@ -34,11 +32,12 @@ class RowEncoder:
     template and cut after source_max_len + target_max_len tokens; every answer is supervised and nothing else.
 
     Args:
-        collator: holds the tokenizer and the limits.
+        pairs: holds the tokenizer and the limits, and knows of BOS, EOS and cuts.
+        train_on_source: supervise sources too.
     """
 
-    def __init__(self, collator: DataCollatorForCausalLM):
-        self.collator, self.tokenizer = collator, collator.tokenizer
+    def __init__(self, pairs: PairEncoder, train_on_source: bool):
+        self.pairs, self.tokenizer, self.train_on_source = pairs, pairs.tokenizer, train_on_source
         self.renderer = ChatRenderer(self.tokenizer)
 
     @cached_property
@@ -47,8 +46,7 @@ class RowEncoder:
         import tokenizers
         import transformers
 
-        c = self.collator
-        limits = (c.source_max_len, c.target_max_len, c.train_on_source)
+        limits = (self.pairs.source_max_len, self.pairs.target_max_len, self.train_on_source)
         libraries = (tokenizers.__version__, transformers.__version__)
         return key_of(_tokenizer_state(self.tokenizer), libraries, limits, code_digest(ENCODING))
 
@@ -68,7 +66,7 @@ class RowEncoder:
         pairs = [i for i, conversation in enumerate(messages) if conversation is None]
         inputs, outputs = ([batch[name][i] for i in pairs] for name in ("input", "output"))
         encoded: list[list[dict]] = [[] for _ in messages]
-        ids = self.collator.pair_ids(inputs, outputs) if pairs else []
+        ids = self.pairs.uncut(inputs, outputs) if pairs else []
         for i, (source, target) in zip(pairs, ids, strict=True):
             encoded[i] = self._pieces(target) if splits[i] else [self._pair(source, target)]
         for i, conversation in enumerate(messages):
@@ -87,8 +85,8 @@ class RowEncoder:
 
     def _pair(self, source: list[int], target: list[int]) -> dict:
         question = not target  # with nothing but EOS to learn it is there to be answered
-        source, target = self.collator.with_bos(source), self.collator.with_eos(target)
-        kept_source, kept_target = source[: self.collator.source_max_len], self.collator.cut_target(target)
+        source, target = self.pairs.with_bos(source), self.pairs.with_eos(target)
+        kept_source, kept_target = source[: self.pairs.source_max_len], self.pairs.cut_target(target)
         ids = kept_source + kept_target
         counts = (len(source), len(target), len(source) - len(kept_source), len(target) - len(kept_target))
         if len(kept_target) < 2 and not question:  # EOS alone teaches to stop at once
@@ -97,9 +95,9 @@ class RowEncoder:
 
     def _pieces(self, text: list[int]) -> list[dict]:
         """Return a text as rows of at most source_max_len + target_max_len tokens; EOS closes the last one alone."""
-        start = self.collator.with_bos([])
-        size = max(1, self._limit - len(start))
-        text = self.collator.with_eos(text)
+        start = self.pairs.with_bos([])
+        size = max(1, self.pairs.limit - len(start))
+        text = self.pairs.with_eos(text)
         cuts = [*range(0, len(text), size), len(text)]
         if len(text) % size == 1 and len(text) > 2 and size > 1:
             cuts[-2] -= 1  # no row is EOS alone
@@ -113,7 +111,7 @@ class RowEncoder:
             text, answers = self.renderer.render(messages, tools)
         except SkipRow as skip:
             return self._row([], [], dropped=str(skip))
-        ids, spans = self._one_bos(*self._encoded(text, [(answer.start, answer.end) for answer in answers]))
+        ids, spans = self._shifted(*self._encoded(text, [(answer.start, answer.end) for answer in answers]))
         counts = {
             "unclosed": sum(not answer.closed for answer in answers[:-1]),  # EOS closes the last one
             "hidden_thoughts": sum(answer.hidden_thought for answer in answers),
@@ -124,7 +122,7 @@ class RowEncoder:
             return row
         last = [start for start, _ in spans].index(row["prompt_length"])  # of the answers that are left
         if answers[last].prompt is not None:
-            row["prompt_ids"] = self._one_bos(self._encode(answers[last].prompt)[0], [])[0]
+            row["prompt_ids"] = self.pairs.with_bos(self._encode(answers[last].prompt)[0])
         return row if last == len(answers) - 1 else row | {"exchange": exchange(messages, last)}
 
     def _cut(self, ids: list[int], spans: list[tuple[int, int]], turns_follow: bool) -> dict:
@@ -135,12 +133,12 @@ class RowEncoder:
         """
         # White space and marks after the last answer are nobody's loss; turns are.
         unlearned = len(ids) - spans[-1][1] if turns_follow else 0
-        if unlearned and self.collator.train_on_source and len(ids) <= self._limit:  # there all turns are learned
+        if unlearned and self.train_on_source and len(ids) <= self.pairs.limit:  # there all turns are learned
             answers = sum(end - start for start, end in spans)
             return self._row(ids, spans, (len(ids) - answers, answers, 0, 0))
         ids, spans = self._ended(ids, spans, len(ids) + 1)
         answers = sum(end - start for start, end in spans)
-        kept, spans = (ids, spans) if len(ids) <= self._limit else self._ended(ids, spans, self._limit)
+        kept, spans = (ids, spans) if len(ids) <= self.pairs.limit else self._ended(ids, spans, self.pairs.limit)
         left = sum(end - start for start, end in spans)
         source = len(ids) - answers
         counts = (source + unlearned, answers, source + unlearned - (len(kept) - left), answers - left)
@@ -148,8 +146,8 @@ class RowEncoder:
 
     def _question(self, text: str) -> dict:
         """Return the prompt of a conversation that waits for its answer, and EOS in place of one."""
-        ids, _ = self._one_bos(self._encode(text)[0], [])
-        kept = ids[: self._limit - 1]
+        ids = self.pairs.with_bos(self._encode(text)[0])
+        kept = ids[: self.pairs.limit - 1]
         counts = (len(ids), 1, len(ids) - len(kept), 0)
         return self._row([*kept, self.tokenizer.eos_token_id], [(len(kept), len(kept) + 1)], counts)
 
@@ -187,9 +185,9 @@ class RowEncoder:
                 f"{type(self.tokenizer).__name__} cannot tell where in a conversation its tokens stand\n"
                 "give a model with a tokenizer.json, or turn the conversations into pairs of input and output"
             )
-        anchor = self.collator.anchor if follows else ""
+        anchor = self.pairs.anchor if follows else ""
         encoding = self.tokenizer(anchor + text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        skipped = len(self.collator.token_ids([anchor])[0])
+        skipped = len(self.pairs.ids([anchor])[0])
         offsets, reached = [], 0
         for start, end in encoding["offset_mapping"][skipped:]:
             # The places of GPT-2's tokens leave out the spaces at their start.
@@ -197,14 +195,11 @@ class RowEncoder:
             reached = max(reached, end - len(anchor))
         return encoding["input_ids"][skipped:], offsets
 
-    def _one_bos(self, ids: list[int], spans: list) -> tuple[list[int], list]:
-        """Put BOS in front where the tokenizer has one, once: templates may write it, or not."""
-        bos = self.tokenizer.bos_token_id
-        if bos is None:
-            return ids, spans
-        written = next((i for i, token in enumerate(ids) if token != bos), len(ids))
-        shift = 1 - written
-        return [bos, *ids[written:]], [(start + shift, end + shift) for start, end in spans]
+    def _shifted(self, ids: list[int], spans: list[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return ids with BOS in front, once, and the spans where they stand then."""
+        with_bos = self.pairs.with_bos(ids)
+        shift = len(with_bos) - len(ids)
+        return with_bos, [(start + shift, end + shift) for start, end in spans]
 
     def _ended(self, ids: list[int], spans: list, limit: int) -> tuple[list[int], list]:
         """End the conversation with the last answer that has room for a token and EOS: what follows teaches nothing.
@@ -220,20 +215,16 @@ class RowEncoder:
             end = min(end + 1, limit)
         return [*ids[: end - 1], eos], [*spans[:-1], (start, end)]
 
-    @property
-    def _limit(self) -> int:
-        return self.collator.source_max_len + self.collator.target_max_len
-
     def _row(self, ids: list[int], spans: list, counts: tuple = (0, 0, 0, 0), dropped: str | None = None) -> dict:
         labels = numpy.full(len(ids), IGNORE_INDEX, dtype="int32")
         ids = numpy.array(ids, dtype="int32")
-        for start, end in [(0, len(ids))] if self.collator.train_on_source else spans:
+        for start, end in [(0, len(ids))] if self.train_on_source else spans:
             labels[start:end] = ids[start:end]
         row = {
             "input_ids": ids,
             "labels": labels,
             "length": len(ids),
-            "supervised": len(ids) if self.collator.train_on_source else sum(end - start for start, end in spans),
+            "supervised": len(ids) if self.train_on_source else sum(end - start for start, end in spans),
             "prompt_length": spans[-1][0] if spans else 0,
             "prompt_ids": [],
             **dict.fromkeys(CONVERSATION_COUNTS, 0),
@@ -271,77 +262,3 @@ def _tokenizer_state(tokenizer: Any) -> tuple:
         state = {name: value for name, value in state.items() if name not in ("truncation", "padding")}
     special = (tokenizer.bos_token_id, tokenizer.eos_token_id)
     return type(tokenizer).__name__, key_of(state), special, tokenizer.chat_template
-
-
-def tokenize(rows: Any, encoder: RowEncoder, cache: Path) -> tuple[Any, Any]:
-    """Return (rows with token columns, rows that are dropped), each a `datasets.Dataset`; shows progress.
-
-    The result of the same rows and encoder is read from the disk.
-    """
-    import datasets
-
-    key = key_of(_rows_key(rows), encoder.key)
-    place = cache / f"tokens-{key}.arrow"
-    quiet = len(rows) < FEW_ROWS and not datasets.are_progress_bars_disabled()
-    if quiet:
-        datasets.disable_progress_bars()
-    try:
-        rows = _mapped(rows, encoder, key, place)
-    finally:
-        if quiet:
-            datasets.enable_progress_bars()
-    usable = column(rows, "length") > 0
-    if usable.all():
-        return rows, rows.select(range(0))
-    return rows.select(numpy.flatnonzero(usable)), rows.select(numpy.flatnonzero(~usable))
-
-
-def _mapped(rows: Any, encoder: RowEncoder, key: str, place: Path):
-    """Return the rows with their tokens, from `place` where they are kept there; a damaged file is made anew."""
-    import pyarrow
-
-    for attempt in ("kept", "new"):
-        try:
-            return rows.map(
-                encoder,
-                batched=True,
-                batch_size=BATCH,
-                features=_features(rows.features),
-                cache_file_name=str(place),
-                load_from_cache_file=True,
-                new_fingerprint=key,
-                desc="tokenizing",
-            )
-        except (OSError, pyarrow.ArrowException) as error:
-            if attempt == "new" or not place.exists():
-                raise cannot_write(place.parent, error) from error
-            place.unlink()
-
-
-def column(rows: Any, name: str) -> Any:
-    """Return an integer column as an int64 array (rows,), in the order of the data set."""
-    values = rows.data.column(name).to_numpy().astype("int64")
-    # By the public way, a data set that was selected from is read row by row: 5 s for 53,000 rows, not 0.1.
-    return values if rows._indices is None else values[rows._indices.column(0).to_numpy()]
-
-
-def _rows_key(rows: Any) -> str:
-    """Return a key of all that the rows hold; the texts that are trained on by the hashes that stand beside them."""
-    digest = hashlib.sha256()
-    columns = rows.select_columns(["key", "place", "splits", "file", "fields"]).with_format("arrow")
-    for batch in columns.iter(BATCH):
-        for name in ("key", "place", "splits"):
-            digest.update(batch[name].combine_chunks().to_numpy(zero_copy_only=False).tobytes())
-        for name in ("file", "fields"):
-            digest.update("\0".join(batch[name].to_pylist()).encode())
-    return digest.hexdigest()
-
-
-def _features(features: Any) -> Any:
-    import datasets
-
-    ids, count = datasets.List(datasets.Value("int32")), datasets.Value("int32")
-    columns = {"input_ids": ids, "labels": ids, "prompt_ids": ids, "dropped": datasets.Value("string")}
-    counts = ("length", "supervised", "prompt_length", *CONVERSATION_COUNTS)
-    counts += ("source_tokens", "target_tokens", "source_cut", "target_cut")
-    return datasets.Features({**features, **columns, **{name: count for name in counts}})

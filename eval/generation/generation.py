@@ -104,7 +104,7 @@ def predict_line(row: dict[str, Any], ids: list[int], collator: Any, ends: Colle
     The prompt is cut off by its length in tokens, never by its text. Where a chat template closes answers with a text
     that is no special token (`collator.text_marks`), that text ends the prediction and is left out of it.
     """
-    from data.batches.collator import IGNORE_INDEX
+    from common.labels import IGNORE_INDEX
 
     decode = partial(collator.tokenizer.decode, skip_special_tokens=True)
     ids = [token for token in ids if token != IGNORE_INDEX]

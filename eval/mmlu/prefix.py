@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from common.forward import EXACT, relative_difference, rounding_limit
 from eval.mmlu.prompts import Prompt, common_length
 
-# Largest norm of a difference of logits over the norm of the logits that rounding alone may explain.
-EXACT, ROUNDED, ROUNDED_INT8 = 1e-3, 0.05, 0.15
 # Tokens of several prompts in one pass at most. More of them use the weights better, and compute more attention scores
 # between prompts, which the mask then hides. Measured by scripts/benchmark_mmlu.py --packed_tokens.
 PACKED_TOKENS = 768
@@ -274,7 +273,7 @@ def cannot_share(cache: PrefixCache, prompts: Sequence[Prompt]) -> str | None:
         raise
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, NotImplementedError) as error:
         return f"its cache cannot be shared ({type(error).__name__}: {error})"
-    limits = (rounding(model), EXACT)
+    limits = (rounding_limit(model), EXACT)
     for which, difference, limit in zip(("by itself", "beside other tokens"), differences, limits, strict=True):
         if not difference <= limit:  # as when it is not a number
             return (
@@ -306,18 +305,3 @@ def with_other_tokens(ids: list[int], beside: list[int], vocabulary: int) -> lis
     would_join = ids[kept : kept + 1] and beside[kept : kept + 1] == [(ids[kept] + 1) % vocabulary]
     step = 2 if would_join else 1
     return ids[:kept] + [(token + step) % vocabulary for token in ids[kept:]]
-
-
-def relative_difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The norm of a difference of logits, (vocabulary,), over their norm, less their mean, as a softmax sees none."""
-    one, other = (logits.float() - logits.float().mean() for logits in (one, other))
-    return ((one - other).norm() / other.norm()).item()
-
-
-def rounding(model: Any) -> float:
-    """How far the logits of a prompt may be from those alone, at the precision that the model computes in."""
-    dtypes = {parameter.dtype for parameter in model.parameters()}
-    if torch.int8 in dtypes:
-        return ROUNDED_INT8
-    halves = {torch.float16, torch.bfloat16} & dtypes or torch.is_autocast_enabled(model.device.type)
-    return ROUNDED if halves or torch.backends.cuda.matmul.allow_tf32 else EXACT

@@ -6,18 +6,18 @@
 Source: https://arxiv.org/abs/2009.03300
 """
 
-import contextlib
 import functools
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import TrainerCallback
 
+from common.forward import evaluating
 from data.mmlu.prompts import LETTERS
 from eval.mmlu.prefix import group, next_logits
-from eval.mmlu.prompts import Prompt, encode_prompts, letter_tokens, load_mmlu
+from eval.mmlu.prompts import Prompt, encode_prompts, letter_tokens
 from eval.mmlu.subjects import GROUP_OF, GROUPS
 from eval.statistics import macro_interval, mean
 
@@ -83,19 +83,6 @@ def has_position_table(model: torch.nn.Module) -> bool:
     return any(name.rpartition(".")[2] in POSITION_TABLES for names in (modules, buffers) for name in names)
 
 
-@contextlib.contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Without dropout and gradients; afterwards every module is in the mode that it was in."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
 def right_letters(rows: Sequence[dict[str, str]]) -> torch.Tensor:
     """Which of A, B, C and D is right, 0 to 3; (questions,)."""
     return torch.tensor([LETTERS.index(row["output"]) for row in rows])
@@ -146,22 +133,20 @@ class MMLUEvalCallback(TrainerCallback):
 
     Args:
         trainer: the trainer whose model is scored; where it is None, `trainer` must be set before training begins.
-        args: every flag of the command line.
+        rows: the questions, as `load_mmlu` gives them.
+        split: what stands in the name of each metric.
+        max_tokens: longest prompt, BOS included; see `score_mmlu`.
 
     Attributes:
-        rows: the questions.
         logits: (questions, 4), those of the four letters when they were last scored.
         prefix: what the names of the metrics start with, before `mmlu_`.
 
     Raises:
-        DataError: the prompt file is missing or wrong, or does not go with the tokenizer or the model.
+        DataError: the questions do not go with the tokenizer or the model.
     """
 
-    def __init__(self, trainer: Any, args: Any):
-        self.trainer = trainer
-        self.split = args.mmlu_split
-        self.max_tokens = args.mmlu_source_max_len
-        self.rows = load_mmlu(args.mmlu_dataset, args.mmlu_split, args.max_mmlu_samples, args.seed)
+    def __init__(self, trainer: Any, rows: list[dict[str, str]], split: str = "eval", max_tokens: int = 2048):
+        self.trainer, self.rows, self.split, self.max_tokens = trainer, rows, split, max_tokens
         self.prompts: list[Prompt] | None = None
         self.logits: torch.Tensor | None = None
         self.prefix = ""
@@ -233,5 +218,8 @@ class MMLUEvalCallback(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **kwargs: Any):
         scores = self.score()
+        if self.trainer.is_in_train:
+            # The library looks up --metric_for_best_model with eval_ before every name.
+            scores |= {f"eval_{name}": value for name, value in scores.items()}
         if metrics is not None:  # the dictionary that trainer.evaluate returns
             metrics.update(scores)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import DataError
-from data.loading import count_held_out, load_rows, make_data_module, mix_counts, split_indices
+from data.splits import count_held_out, mix_counts, split_indices
+from tests.flags import data_module
 from tests.paths import REPOSITORY
 
 ROWS = [{"input": f"question {number}", "output": f"answer {number}", "id": number} for number in range(20)]
@@ -78,10 +79,10 @@ def test_named_data_set_evaluates_on_its_own_split(tiny_tokenizer, hub, capsys, 
         "train": [{"text": f"### Human: t{i}"} for i in range(5)],
         "test": [{"text": f"### Human: e{i}"} for i in range(3)],
     }
-    module = make_data_module(tiny_tokenizer, flags("oasst1", cache_dir=str(tmp_path), use_auth_token=True))
+    module = data_module(tiny_tokenizer, flags("oasst1", cache_dir=str(tmp_path), use_auth_token=True))
     assert hub.asked == {"path": "timdettmers/openassistant-guanaco", "cache_dir": str(tmp_path), "token": True}
-    assert module["train_dataset"]["output"] == [f"### Human: t{i}" for i in range(5)]
-    assert module["eval_dataset"]["output"] == [f"### Human: e{i}" for i in range(3)]
+    assert module.train["output"] == [f"### Human: t{i}" for i in range(5)]
+    assert module.eval["output"] == [f"### Human: e{i}" for i in range(3)]
     said = unwrapped(capsys.readouterr().out)
     assert "data: used: 5 of 5 train, 3 of 3 eval rows" in said
     for split, rows in (("train", 5), ("test", 3)):
@@ -91,8 +92,8 @@ def test_named_data_set_evaluates_on_its_own_split(tiny_tokenizer, hub, capsys, 
 
 def test_named_data_set_without_eval_rows_is_split(tiny_tokenizer, hub):
     hub.splits = {"train": [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(9)]}
-    module = make_data_module(tiny_tokenizer, flags("self-instruct"))
-    assert (len(module["train_dataset"]), len(module["eval_dataset"])) == (5, 4)
+    module = data_module(tiny_tokenizer, flags("self-instruct"))
+    assert (len(module.train), len(module.eval)) == (5, 4)
     assert hub.asked["revision"] == "refs/convert/parquet"
     assert hub.asked["token"] is None
 
@@ -103,9 +104,9 @@ def test_named_data_set_to_evaluate_a_file(tiny_tokenizer, hub, file):
         "validation": [{"input": "i", "output": "v"}],
         "test": [{"input": "i", "output": "e"}],
     }
-    module = make_data_module(tiny_tokenizer, flags(file, eval_dataset="longform"))
-    assert len(module["train_dataset"]) == 20
-    assert module["eval_dataset"]["output"] == ["v"]
+    module = data_module(tiny_tokenizer, flags(file, eval_dataset="longform"))
+    assert len(module.train) == 20
+    assert module.eval["output"] == ["v"]
 
 
 # Splitting
@@ -121,11 +122,6 @@ def test_held_out_rows_are_a_count_or_a_fraction(size, rows, held_out):
 @pytest.mark.parametrize(
     ("size", "what"),
     [
-        (0, "--eval_dataset_size 0: it must be a whole number"),
-        (-3, "--eval_dataset_size -3: it must be"),
-        (2.5, "--eval_dataset_size 2.5: it must be"),
-        (float("nan"), "it must be"),
-        (float("inf"), "it must be"),
         (1024, "holds 1,024 rows out, but f has 20"),
         (20, "holds 20 rows out, but f has 20"),
         (0.99, "holds 20 rows out, but f has 20"),
@@ -148,15 +144,15 @@ def test_split_is_seeded_ordered_and_whole():
 
 
 def test_module_holds_every_row_once_with_its_fields(tiny_tokenizer, file, capsys):
-    module = make_data_module(tiny_tokenizer, flags(file))
-    train, held_out = module["train_dataset"], module["eval_dataset"]
+    module = data_module(tiny_tokenizer, flags(file))
+    train, held_out = module.train, module.eval
     assert (len(train), len(held_out)) == (16, 4)
     made = [json.loads(row["fields"]) | {"input": row["input"], "output": row["output"]} for row in [*train, *held_out]]
     assert sorted(made, key=lambda row: row["id"]) == ROWS
     assert ids(train) == sorted(ids(train))
     assert ids(held_out) == sorted(ids(held_out))
-    assert module["predict_dataset"][:] == held_out[:]
-    assert module["data_collator"]([train[0]])["labels"].shape[0] == 1
+    assert module.predict[:] == held_out[:]
+    assert module.collator([train[0]])["labels"].shape[0] == 1
     said = capsys.readouterr().out.splitlines()
     assert said[:2] == [
         "data: 20 kept = 16 train + 4 held out (seed 42)",
@@ -168,7 +164,7 @@ def test_module_holds_every_row_once_with_its_fields(tiny_tokenizer, file, capsy
 def test_dropped_rows_are_named_and_the_counts_add_up(tiny_tokenizer, tmp_path, capsys):
     rows = [row | {"output": " \n"} if row["id"] in (1, 2, 5, 7, 8, 9, 19) else row for row in ROWS]
     path = write(tmp_path / "rows.jsonl", rows)
-    module = make_data_module(tiny_tokenizer, flags(path, max_train_samples=6, max_eval_samples=3))
+    module = data_module(tiny_tokenizer, flags(path, max_train_samples=6, max_eval_samples=3))
     said = unwrapped(capsys.readouterr().out)
     for part in (
         f"{path} (input-output): 20 rows, 7 dropped, 13 kept",
@@ -177,7 +173,7 @@ def test_dropped_rows_are_named_and_the_counts_add_up(tiny_tokenizer, tmp_path, 
         "used: 6 of 9 train, 3 of 4 eval rows",
     ):
         assert part in said
-    [source] = module["report"]["sources"]
+    [source] = module.report["sources"]
     assert source["dropped"] == {"an empty answer": {"rows": 7, "places": [2, 3, 6, 8, 9, 10, 20]}}
     assert (source["records"], source["rows"]) == (20, 13)
 
@@ -185,8 +181,8 @@ def test_dropped_rows_are_named_and_the_counts_add_up(tiny_tokenizer, tmp_path, 
 def test_rows_that_repeat_and_rows_in_both_splits_are_counted(tiny_tokenizer, tmp_path):
     train = write(tmp_path / "train.jsonl", [*ROWS, ROWS[3], ROWS[3] | {"id": 99}])
     held_out = write(tmp_path / "eval.jsonl", [ROWS[0], ROWS[3], {"input": "new", "output": "new"}])
-    module = make_data_module(tiny_tokenizer, flags(train, eval_dataset=str(held_out)))
-    assert module["report"]["duplicates"] == {"train": 2, "eval": 0, "both": 2}
+    module = data_module(tiny_tokenizer, flags(train, eval_dataset=str(held_out)))
+    assert module.report["duplicates"] == {"train": 2, "eval": 0, "both": 2}
 
 
 def test_conversations_without_an_answer_within_the_limit_are_accounted_for(tiny_tokenizer, tmp_path, capsys):
@@ -195,9 +191,9 @@ def test_conversations_without_an_answer_within_the_limit_are_accounted_for(tiny
 
     path = write(tmp_path / "chat.jsonl", [chat(3), chat(500), chat(4), chat(600)])
     alone = {"do_eval": False, "do_predict": False}
-    module = make_data_module(tiny_tokenizer, flags(path, **alone))
-    assert module["train_dataset"]["place"][:] == [1, 3]
-    [source] = module["report"]["sources"]
+    module = data_module(tiny_tokenizer, flags(path, **alone))
+    assert module.train["place"][:] == [1, 3]
+    [source] = module.report["sources"]
     [(reason, lost)] = source["dropped"].items()
     assert "no token of an answer is left" in reason and lost == {"rows": 2, "places": [2, 4]}
     assert source["rows"] == 2 and "train: 2 of 4 rows dropped: no token of an answer" in capsys.readouterr().out
@@ -205,15 +201,15 @@ def test_conversations_without_an_answer_within_the_limit_are_accounted_for(tiny
     with pytest.raises(
         DataError, match="no train row is left: 1 dropped: no token of an answer is left.*\ntry larger limits"
     ):
-        make_data_module(tiny_tokenizer, flags(path, **alone))
+        data_module(tiny_tokenizer, flags(path, **alone))
 
 
 def test_tokens_are_those_of_the_batches(tiny_tokenizer, tmp_path):
     """The prepared ids and labels of a row are what the collator makes of its texts."""
     path = write(tmp_path / "a.jsonl", [{"input": "word " * n, "output": "x" * n} for n in range(1, 21)])
-    module = make_data_module(tiny_tokenizer, flags(path, source_max_len=12, target_max_len=6))
-    collator = module["data_collator"]
-    for row in module["train_dataset"]:
+    module = data_module(tiny_tokenizer, flags(path, source_max_len=12, target_max_len=6))
+    collator = module.collator
+    for row in module.train:
         batch = collator([{"input": row["input"], "output": row["output"]}])
         assert batch["input_ids"].tolist() == [row["input_ids"]]
         assert batch["labels"].tolist() == [row["labels"]]
@@ -243,25 +239,25 @@ def test_mix_of_files_and_formats(tiny_tokenizer, file, tmp_path, capsys):
         {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a"}]} for n in range(8)
     ]
     other = write(tmp_path / "chat.jsonl", chat)
-    module = make_data_module(tiny_tokenizer, flags(f"{file}:0.75,{other}:0.25", do_eval=False, do_predict=False))
-    names = [Path(name).name for name in module["train_dataset"]["file"]]
+    module = data_module(tiny_tokenizer, flags(f"{file}:0.75,{other}:0.25", do_eval=False, do_predict=False))
+    names = [Path(name).name for name in module.train["file"]]
     assert sorted(names) == ["chat.jsonl"] * 7 + ["rows.jsonl"] * 20
     some = flags(f"{file}:0.75,{other}:0.25", do_eval=False, do_predict=False, max_train_samples=12)
-    few = make_data_module(tiny_tokenizer, some)["train_dataset"]["file"]
+    few = data_module(tiny_tokenizer, some).train["file"]
     assert set(few) == {str(file), str(other)}  # not the first rows of the first file
     said = capsys.readouterr().out
     assert f"{file}: 20 of 20 rows, 74.1% of the mix" in said
     assert f"{other}: 7 of 8 rows, 25.9% of the mix" in said
     assert "chat template is the default one" in said
-    again = make_data_module(tiny_tokenizer, flags(f"{file}:3,{other}:1", do_eval=False, do_predict=False))
-    assert again["train_dataset"]["input"] == module["train_dataset"]["input"]
-    whole = make_data_module(tiny_tokenizer, flags(f"{file},{other}"))
-    assert (len(whole["train_dataset"]), len(whole["eval_dataset"])) == (24, 4)
+    again = data_module(tiny_tokenizer, flags(f"{file}:3,{other}:1", do_eval=False, do_predict=False))
+    assert again.train["input"] == module.train["input"]
+    whole = data_module(tiny_tokenizer, flags(f"{file},{other}"))
+    assert (len(whole.train), len(whole.eval)) == (24, 4)
 
 
 def test_digest_follows_the_content_that_is_trained_on(tiny_tokenizer, file, tmp_path):
     def digest(**changed):
-        return make_data_module(tiny_tokenizer, flags(file, **changed))["digest"]
+        return data_module(tiny_tokenizer, flags(file, **changed)).digest
 
     before = digest()
     other = write(tmp_path / "eval.jsonl", ROWS[:2])
@@ -271,45 +267,42 @@ def test_digest_follows_the_content_that_is_trained_on(tiny_tokenizer, file, tmp
 
 
 def test_samples_are_the_first_of_their_split(tiny_tokenizer, file):
-    whole = make_data_module(tiny_tokenizer, flags(file))
-    some = make_data_module(tiny_tokenizer, flags(file, max_train_samples=5, max_eval_samples=2))
-    assert ids(some["train_dataset"]) == ids(whole["train_dataset"])[:5]
-    assert ids(some["predict_dataset"]) == ids(whole["predict_dataset"])[:2]
-    more = make_data_module(tiny_tokenizer, flags(file, max_train_samples=500))
-    assert ids(more["train_dataset"]) == ids(whole["train_dataset"])
-    for name in ("max_train_samples", "max_eval_samples"):
-        with pytest.raises(DataError, match=f"--{name} 0: at least 1"):
-            make_data_module(tiny_tokenizer, flags(file, **{name: 0}))
+    whole = data_module(tiny_tokenizer, flags(file))
+    some = data_module(tiny_tokenizer, flags(file, max_train_samples=5, max_eval_samples=2))
+    assert ids(some.train) == ids(whole.train)[:5]
+    assert ids(some.predict) == ids(whole.predict)[:2]
+    more = data_module(tiny_tokenizer, flags(file, max_train_samples=500))
+    assert ids(more.train) == ids(whole.train)
 
 
 def test_later_prediction_sees_the_rows_that_training_held_out(tiny_tokenizer, file):
-    trained = make_data_module(tiny_tokenizer, flags(file))
-    later = make_data_module(tiny_tokenizer, flags(file, do_train=False, do_eval=False))
-    assert later["train_dataset"] is later["eval_dataset"] is None
-    assert ids(later["predict_dataset"]) == ids(trained["eval_dataset"])
+    trained = data_module(tiny_tokenizer, flags(file))
+    later = data_module(tiny_tokenizer, flags(file, do_train=False, do_eval=False))
+    assert later.train is later.eval is None
+    assert ids(later.predict) == ids(trained.eval)
 
 
 def test_later_prediction_sees_them_too_where_rows_were_dropped(tiny_tokenizer, tmp_path):
     """A row without an answer is dropped whatever the run is for, or the split would be another one."""
     file = write(tmp_path / "rows.jsonl", [ROWS[0] | {"output": ""}, *ROWS[1:]])
-    trained = make_data_module(tiny_tokenizer, flags(file))
-    later = make_data_module(tiny_tokenizer, flags(file, do_train=False, do_eval=False))
-    assert ids(later["predict_dataset"]) == ids(trained["eval_dataset"])
+    trained = data_module(tiny_tokenizer, flags(file))
+    later = data_module(tiny_tokenizer, flags(file, do_train=False, do_eval=False))
+    assert ids(later.predict) == ids(trained.eval)
 
 
 def test_pieces_of_a_long_text_are_no_duplicates(tiny_tokenizer, tmp_path):
     file = write(tmp_path / "long.txt", "word " * 500 + "\n\n" + "word " * 300 + "\n\n" + "word " * 500)
-    module = make_data_module(tiny_tokenizer, flags(file, do_eval=False, do_predict=False))
-    assert len(module["train_dataset"]) > 10
-    assert module["report"]["duplicates"] == {"train": 1}
+    module = data_module(tiny_tokenizer, flags(file, do_eval=False, do_predict=False))
+    assert len(module.train) > 10
+    assert module.report["duplicates"] == {"train": 1}
 
 
 def test_a_row_that_fits_into_no_micro_batch_is_named(tiny_tokenizer, tmp_path):
     rows = [{"input": "word " * n, "output": "x"} for n in (1, 2, 30, 3)]
     file = write(tmp_path / "rows.jsonl", rows)
-    batching = {"step_batching": True, "packing": False, "max_tokens_per_batch": 16, "per_device_train_batch_size": 1}
+    batching = {"max_tokens_per_batch": 16, "per_device_train_batch_size": 1}
     with pytest.raises(DataError, match=f"--max_tokens_per_batch 16: {file}, line 3 has "):
-        make_data_module(tiny_tokenizer, flags(file, do_eval=False, do_predict=False, **batching))
+        data_module(tiny_tokenizer, flags(file, do_eval=False, do_predict=False, **batching))
 
 
 def test_the_same_file_for_training_and_evaluation_has_two_accounts(tiny_tokenizer, tmp_path):
@@ -317,18 +310,18 @@ def test_the_same_file_for_training_and_evaluation_has_two_accounts(tiny_tokeniz
         return {"messages": [{"role": "user", "content": "w " * words}, {"role": "assistant", "content": "yes"}]}
 
     file = write(tmp_path / "chat.jsonl", [chat(3), chat(500), chat(4)])
-    sources = make_data_module(tiny_tokenizer, flags(file, eval_dataset=str(file)))["report"]["sources"]
+    sources = data_module(tiny_tokenizer, flags(file, eval_dataset=str(file))).report["sources"]
     assert [(source["use"], source["rows"]) for source in sources] == [("eval", 2), ("train", 2)]
 
 
 def test_a_template_without_conversations_is_said(tiny_tokenizer, file, capsys):
-    make_data_module(tiny_tokenizer, flags(file, chat_template="default", prompt_format="alpaca"))
+    data_module(tiny_tokenizer, flags(file, chat_template="default", prompt_format="alpaca"))
     assert "--chat_template default has no effect: no row is a conversation" in capsys.readouterr().out
 
 
 def test_seed_of_the_split(tiny_tokenizer, file):
     def held_out(**changed):
-        return ids(make_data_module(tiny_tokenizer, flags(file, **changed))["eval_dataset"])
+        return ids(data_module(tiny_tokenizer, flags(file, **changed)).eval)
 
     assert held_out(seed=7) != held_out()
     assert held_out(seed=7) == held_out(data_seed=7) == held_out(seed=1, data_seed=7)
@@ -336,46 +329,33 @@ def test_seed_of_the_split(tiny_tokenizer, file):
 
 
 def test_training_alone_takes_every_row(tiny_tokenizer, file):
-    module = make_data_module(tiny_tokenizer, flags(file, do_eval=False, do_predict=False, eval_dataset_size=1024))
-    assert ids(module["train_dataset"]) == list(range(20))
-    assert module["eval_dataset"] is module["predict_dataset"] is None
-
-
-def test_rows_read_before_are_not_read_again(tiny_tokenizer, file):
-    args = flags(file)
-    rows = load_rows(args)
-    file.unlink()
-    module = make_data_module(tiny_tokenizer, args, rows)
-    assert [len(module["train_dataset"]), len(module["eval_dataset"])] == [16, 4]
-
-
-def test_nothing_asked_nothing_read(tiny_tokenizer):
-    module = make_data_module(tiny_tokenizer, flags("nowhere", do_train=False, do_eval=False, do_predict=False))
-    assert [module[name] for name in ("train_dataset", "eval_dataset", "predict_dataset")] == [None] * 3
+    module = data_module(tiny_tokenizer, flags(file, do_eval=False, do_predict=False, eval_dataset_size=1024))
+    assert ids(module.train) == list(range(20))
+    assert module.eval is module.predict is None
 
 
 def test_eval_dataset_is_used_whole_and_training_too(tiny_tokenizer, file, tmp_path):
     other = write(tmp_path / "eval.csv", "instruction,output\nSay a.,a\nSay b.,b\n")
-    module = make_data_module(tiny_tokenizer, flags(file, eval_dataset=str(other)))
-    assert ids(module["train_dataset"]) == list(range(20))
-    assert [json.loads(fields)["instruction"] for fields in module["predict_dataset"]["fields"]] == ["Say a.", "Say b."]
-    alone = make_data_module(tiny_tokenizer, flags("nowhere", eval_dataset=str(other), do_train=False))
-    assert alone["eval_dataset"]["output"] == ["a", "b"]
+    module = data_module(tiny_tokenizer, flags(file, eval_dataset=str(other)))
+    assert ids(module.train) == list(range(20))
+    assert [json.loads(fields)["instruction"] for fields in module.predict["fields"]] == ["Say a.", "Say b."]
+    alone = data_module(tiny_tokenizer, flags("nowhere", eval_dataset=str(other), do_train=False))
+    assert alone.eval["output"] == ["a", "b"]
 
 
 def test_dataset_format_overrides_the_columns(tiny_tokenizer, tmp_path):
     path = write(tmp_path / "a.jsonl", [{"instruction": "i", "input": f"x{n}", "output": "o"} for n in range(6)])
-    detected = make_data_module(tiny_tokenizer, flags(path, do_eval=False, do_predict=False))["train_dataset"]
+    detected = data_module(tiny_tokenizer, flags(path, do_eval=False, do_predict=False)).train
     asked = flags(path, do_eval=False, do_predict=False, dataset_format="input-output")
     assert detected[0]["input"].endswith("### Input:\nx0\n\n### Response: ")
-    assert make_data_module(tiny_tokenizer, asked)["train_dataset"][0]["input"] == "x0"
+    assert data_module(tiny_tokenizer, asked).train[0]["input"] == "x0"
     with pytest.raises(DataError, match="--dataset_format alpaka: unknown; did you mean alpaca"):
-        make_data_module(tiny_tokenizer, flags(path, dataset_format="alpaka"))
+        data_module(tiny_tokenizer, flags(path, dataset_format="alpaka"))
 
 
 def test_one_process_speaks(tiny_tokenizer, file, capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    make_data_module(tiny_tokenizer, flags(file))
+    data_module(tiny_tokenizer, flags(file))
     assert capsys.readouterr().out == ""
 
 

@@ -6,6 +6,7 @@ from argparse import Namespace
 import pytest
 
 from data.tokens import encoder as tokens
+from tests.flags import data_module
 
 EMPTY = "an empty answer"
 KTO = "label is false: an answer marked as bad"
@@ -88,33 +89,17 @@ def test_every_data_file_is_in_the_table(shared_data):
 
 @pytest.mark.parametrize("name", FILES)
 def test_file_loads_whole(name, shared_data, tokenizer):
-    from data.loading import load_rows, make_data_module
-
-    args = Namespace(
-        dataset=str(shared_data / name),
-        dataset_format=None,
-        max_train_samples=TOKENIZED,
-        max_eval_samples=None,
-        source_max_len=1024,
-        target_max_len=256,
-        train_on_source=False,
-        predict_with_generate=False,
-        do_train=True,
-        do_eval=False,
-        do_predict=False,
-        seed=42,
-    )
-    rows = load_rows(args)
-    [source] = rows.sources
-    dropped = {reason: len(places) for reason, places in source["dropped"].items()}
-    found = (source["format"], source["records"], source["kept"], dropped)
-    module = make_data_module(tokenizer, args, rows)
-    supervised = module["report"]["train"]["supervised"]
+    flags = {"dataset": str(shared_data / name), "max_train_samples": TOKENIZED, "eval_dataset_size": 1024}
+    module = data_module(tokenizer, Namespace(**flags, do_eval=False))
+    [source] = module.report["sources"]
+    dropped = {reason: rows["rows"] for reason, rows in source["dropped"].items()}
+    found = (source["format"], source["records"], source["rows"], dropped)
+    supervised = module.report["train"]["supervised"]
     print(
         f"| {name} | {found[0]} | {found[1]:,} | {found[2]:,} | {sum(dropped.values()):,} | {supervised['share']:.1%} |"
     )
     assert found == FILES[name]
     assert 0 < supervised["share"] < 1 and supervised["rows_without"] == 0
-    for row in module["train_dataset"].select(range(min(5, len(module["train_dataset"])))):
+    for row in module.train.select(range(min(5, len(module.train)))):
         assert row["input_ids"].count(tokenizer.bos_token_id) == 1
         assert row["labels"][-1] == tokenizer.eos_token_id or source["format"] == "text"

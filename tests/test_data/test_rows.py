@@ -3,15 +3,15 @@
 import json
 import multiprocessing
 import os
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 import data.rows
 from common.errors import DataError
-from data.formats.registry import find_format
-from data.rows import COLUMNS, FORMATTING, Account, cache_directory, code_digest, fields_of, format_source
+from data.cache import FORMATTING, cache_directory, code_digest
+from data.formats.detection import find_format
+from data.rows import COLUMNS, Account, fields_of, format_source
 from data.sources.files import Source, open_file
 
 RECORDS = [
@@ -35,7 +35,7 @@ def source(tmp_path):
 
 @pytest.fixture
 def cache(tmp_path):
-    return cache_directory(Namespace(cache_dir=str(tmp_path / "cache")))
+    return cache_directory(str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -265,7 +265,7 @@ def test_processes_that_write_the_same_do_no_harm(tmp_path, cache):
 def test_a_place_that_cannot_be_written_is_named(source, cache, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"file/qlora cannot be written \(Not a directory\).*\n.*--cache_dir DIR"):
-        cache_directory(Namespace(cache_dir=str(tmp_path / "file")))
+        cache_directory(str(tmp_path / "file"))
 
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
@@ -277,8 +277,8 @@ def test_a_place_that_cannot_be_written_is_named(source, cache, tmp_path, monkey
 
 def test_prepared_rows_lie_where_asked_or_with_those_of_datasets(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "theirs")
-    assert cache_directory(Namespace()) == cache_directory(Namespace(cache_dir=None)) == tmp_path / "theirs" / "qlora"
-    assert cache_directory(Namespace(cache_dir=tmp_path / "mine")) == tmp_path / "mine" / "qlora"
+    assert cache_directory(None) == tmp_path / "theirs" / "qlora"
+    assert cache_directory(str(tmp_path / "mine")) == tmp_path / "mine" / "qlora"
     assert (tmp_path / "mine" / "qlora").is_dir()
 
 

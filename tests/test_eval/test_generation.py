@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy
 import pytest
 
-from data.batches.collator import IGNORE_INDEX, DataCollatorForCausalLM
+from common.labels import IGNORE_INDEX
+from data.batches.collator import DataCollatorForCausalLM
 from eval.generation import generation
 from eval.generation.generation import main, score_generated, write_predictions
 from eval.metrics.text import text_metrics

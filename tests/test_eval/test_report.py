@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 import qlora
-from eval.report.report import code_block, code_span, next_command, refresh_model_card, save_metrics, write_model_card
+from eval.report.metrics import save_metrics
+from eval.report.report import code_block, code_span, next_command, refresh_model_card, write_model_card
 
 
 @pytest.fixture

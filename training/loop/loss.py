@@ -1,70 +1,107 @@
-"""The loss at supervised positions alone: logits of other positions are never held."""
+"""The loss at supervised positions alone: logits of other positions are never held.
+
+inputs = supervised_only(batch)                      # asks the model for the logits that count
+loss = supervised_loss(model(**inputs), labels, num_items_in_batch)
+"""
 
 import inspect
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
-from transformers.trainer_pt_utils import LabelSmoother
 
-IGNORED = LabelSmoother.ignore_index  # transformers' mark for labels that are not supervised
+from common.labels import IGNORE_INDEX
 
-
-def supervised_tokens(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The number of tokens that a causal model is asked to predict: labels but the first of each row, which none is."""
-    return (inputs["labels"][:, 1:] != IGNORED).sum()
+PROMPT = "prompt_"  # the collator's prefix for the left-padded prompts that generation starts from
 
 
-def supervised_only(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def supervised_tokens(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return how many tokens a causal model is asked to predict: labels but the first of each row, which none is."""
+    return (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
+
+
+def without_prompts(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a batch without the prompts for generation."""
+    return {name: value for name, value in batch.items() if not name.startswith(PROMPT)}
+
+
+def supervised_only(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Ask the model for logits at supervised positions only, so that full logits are never held.
 
     Args:
-        inputs: `labels` and what else the model takes, each (batch, length).
+        batch: `labels` and what else the model takes, each (batch, length).
 
     Returns:
-        The inputs with `logits_to_keep`, a boolean mask (batch, length) of the positions whose next token is
-        supervised, and `labels` = `shift_labels`, the tokens to predict there (number of True). The model then
-        gives logits (number of True, vocabulary), and its own loss function is right as it is.
+        The batch with `logits_to_keep`, a boolean mask (batch, length) of the positions whose next token is supervised,
+        and `labels`, the tokens to predict there, (number of True,). The model then gives logits (number of True,
+        vocabulary), row by row.
     """
-    following = nn.functional.pad(inputs["labels"][:, 1:], (0, 1), value=IGNORED)  # (batch, length)
-    keep = following != IGNORED
-    targets = following[keep]
-    return {**inputs, "logits_to_keep": keep, "labels": targets, "shift_labels": targets}
+    following = nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORE_INDEX)  # (batch, length)
+    keep = following != IGNORE_INDEX
+    return {**batch, "logits_to_keep": keep, "labels": following[keep]}
 
 
-def supervised_logits(model: nn.Module, kept: dict[str, torch.Tensor], skips_head: bool) -> torch.Tensor:
-    """The logits at supervised positions, (number of True in `logits_to_keep`, vocabulary), row by row.
+def supervised_loss(
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor, smoothing: float = 0.0
+) -> torch.Tensor:
+    """Return the cross entropy of a micro-batch over the supervised tokens of the whole step.
+
+    transformers calls it: https://huggingface.co/docs/transformers/main_classes/trainer (compute_loss_func).
 
     Args:
-        kept: the inputs that `supervised_only` made.
+        outputs: of a causal model; `logits` are (kept, vocabulary), or (batch, length, vocabulary).
+        labels: (kept,), the tokens to predict there, or (batch, length), not shifted.
+        num_items_in_batch: supervised tokens of the step.
+        smoothing: share of each label that is spread over all tokens.
+    """
+    logits = outputs.logits
+    if labels.ndim == 2:
+        logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+    losses = nn.functional.cross_entropy(
+        logits.float(),
+        labels.to(logits.device),
+        ignore_index=IGNORE_INDEX,
+        reduction="sum",
+        label_smoothing=smoothing,
+    )
+    return losses / num_items_in_batch.to(losses.device)
+
+
+def supervised_logits(model: nn.Module, inputs: Mapping[str, torch.Tensor], skips_head: bool) -> torch.Tensor:
+    """Return the logits at supervised positions, (number of True in `logits_to_keep`, vocabulary), row by row.
+
+    Args:
+        inputs: what `supervised_only` gives.
         skips_head: whether the model leaves the others out by itself; see `takes_logits_to_keep`.
     """
-    asked = {name: kept[name] for name in kept if name not in ("labels", "shift_labels")}
-    if not skips_head:
-        asked.pop("logits_to_keep")
+    asked = {name: value for name, value in inputs.items() if name != "labels"}
+    if skips_head:
+        return model(**asked).logits
+    keep = asked.pop("logits_to_keep")
     logits = model(**asked).logits
-    return logits if skips_head else logits[kept["logits_to_keep"].to(logits.device)]
+    return logits[keep.to(logits.device)]
 
 
-def row_losses(logits: torch.Tensor, kept: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Summed loss and number of supervised tokens of each row.
+def row_losses(logits: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return summed loss and number of supervised tokens of each row.
 
     Args:
         logits: (number of True in `logits_to_keep`, vocabulary).
-        kept: the inputs that `supervised_only` made.
+        inputs: what `supervised_only` gives.
 
     Returns:
         (batch, 2) tensor of loss sums in nats, and counts.
     """
-    mask = kept["logits_to_keep"]
-    mask, labels = mask.to(logits.device), kept["labels"].to(logits.device)
+    keep, labels = inputs["logits_to_keep"].to(logits.device), inputs["labels"].to(logits.device)
     losses = nn.functional.cross_entropy(logits.float(), labels, reduction="none")
-    rows = mask.nonzero()[:, 0]  # row of each kept position
-    sums = torch.zeros(len(mask), device=losses.device).index_add_(0, rows, losses)
-    return torch.stack([sums, mask.sum(dim=1).float()], dim=1)
+    rows = keep.nonzero()[:, 0]  # row of each kept position
+    sums = torch.zeros(len(keep), device=losses.device).index_add_(0, rows, losses)
+    return torch.stack([sums, keep.sum(dim=1).float()], dim=1)
 
 
 def takes_logits_to_keep(model: nn.Module) -> bool:
-    """Whether the forward pass of a (PEFT-wrapped) model can skip the head where nothing is supervised."""
+    """Return whether the forward pass of a (PEFT-wrapped) model can skip the head where nothing is supervised."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     parameters = inspect.signature(base.forward).parameters
     return "logits_to_keep" in parameters and any(p.kind is p.VAR_KEYWORD for p in parameters.values())

@@ -1,12 +1,70 @@
-"""The tokenizer of a base model, with the special tokens that training needs."""
+"""The tokenizer of a base model, with the special tokens that training needs.
 
+tokenizer = load_tokenizer("Qwen/Qwen3-0.6B", None, config, hub_options(model_arguments, None))
+"""
+
+from pathlib import Path
 from typing import Any
+
+import torch
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from training.model.device import ModelError
+from training.model.files import cannot_load_tokenizer, directory_of, no_vocabulary_reason, vocabulary_reason
+from training.model.sentencepiece import follow_model, model_file
 
 DEFAULT_PAD_TOKEN = "[PAD]"
 # Tokens that vocabularies hold for padding although the tokenizer does not declare them: GPT-NeoX, Llama 3.1, ….
 PAD_TOKENS_IN_VOCABULARIES = (
     "<pad>", "[PAD]", "<|pad|>", "<|padding|>", "<|finetune_right_pad_id|>", "<|reserved_special_token_0|>",
 )  # fmt: skip
+
+
+def load_tokenizer(
+    name: str, checkpoint: str | None, config: PretrainedConfig, options: dict[str, Any]
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer saved with the checkpoint, or else the base model's, with special tokens and pad token.
+
+    Args:
+        name: of the base model, a directory or a name on the hub.
+        options: see `training.model.base.hub_options`.
+
+    Raises:
+        ModelError: it cannot be read, or would encode otherwise than the model was trained with.
+    """
+    saved = checkpoint is not None and (Path(checkpoint) / "tokenizer_config.json").is_file()
+    source = checkpoint if saved else name
+    tokenizer = read_tokenizer(source, options)
+    directory = directory_of(source, options["cache_dir"])
+    model = model_file(directory) if directory is not None and tokenizer.is_fast else None
+    try:
+        if model is not None:
+            follow_model(tokenizer, model)
+        repair_special_tokens(tokenizer, config)
+    except ValueError as error:
+        raise ModelError(f"cannot use the tokenizer of {source}: {error}.") from error
+    keep_settings(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": pad_token_for(tokenizer)})
+    return tokenizer
+
+
+def read_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a directory or hub name as transformers reads it. Raises ModelError where it has none."""
+    directory = directory_of(source, options["cache_dir"])
+    if directory is not None and model_file(directory) is not None:
+        # What cannot be read as SentencePiece the library takes for tiktoken's, and warns and advises accordingly.
+        reason = vocabulary_reason(directory)
+        if reason is not None:
+            raise ModelError(f"cannot load the tokenizer of {source}: {reason}")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
+    except Exception as error:  # the library behind it, tokenizers, raises no other kind
+        raise ModelError(cannot_load_tokenizer(source, error, options["cache_dir"])) from error
+    directory, names = directory_of(source, options["cache_dir"]), set(tokenizer.vocab_files_names.values())
+    reason = directory and no_vocabulary_reason(names and names | {"tekken.json"}, directory)
+    if reason:  # some classes begin with an empty vocabulary then
+        raise ModelError(f"cannot load the tokenizer of {source}: {reason}")
+    return tokenizer
 
 
 def repair_special_tokens(tokenizer: Any, config: Any) -> None:
@@ -81,8 +139,6 @@ def smart_tokenizer_and_embedding_resize(special_tokens_dict: dict[str, str], to
     (padded to a round number) are never shrunk. `model.embeddings_resized` says whether they grew, so that the new
     rows are saved with the adapter.
     """
-    import torch
-
     tokenizer.add_special_tokens(special_tokens_dict)
     old_rows = model.get_input_embeddings().weight.shape[0]
     model.embeddings_resized = len(tokenizer) > old_rows

@@ -11,7 +11,7 @@ from common.errors import DataError
 from data.batches.collator import DataCollatorForCausalLM
 from data.batches.packing import best_fit
 from data.batches.steps import StepCollator, padding_share, split_by_length
-from data.formats.registry import ALPACA_PROMPT_DICT
+from data.formats.instructions import ALPACA_PROMPT_DICT
 
 ROWS = [{"input": "the quick brown fox " * (n % 5), "output": "jumps over " * (1 + n * 7 % 4)} for n in range(11)]
 

@@ -5,7 +5,8 @@ import doctest
 import pytest
 import torch
 
-from data.batches.collator import IGNORE_INDEX, DataCollatorForCausalLM
+from common.labels import IGNORE_INDEX
+from data.batches.collator import DataCollatorForCausalLM
 
 REAL_TOKENIZERS = ["gpt-neox-20b", "gpt2", "llama-2-hf", "mistral-7b-v0.1", "qwen1.5"]
 TEXTS = [

@@ -11,19 +11,12 @@ import pytest
 from common.errors import DataError
 from data.formats import conversations
 from data.formats import registry as formats
+from data.formats.detection import as_question, detect_format, find_format
+from data.formats.fields import SkipRow
+from data.formats.instructions import ALPACA_PROMPT_DICT, extract_alpaca_dataset, extract_unnatural_instructions_data
 from data.formats.layout import lay_out
-from data.formats.registry import (
-    ALPACA_PROMPT_DICT,
-    FORMATS,
-    NAMED_DATASETS,
-    REFUSED_DATASETS,
-    SkipRow,
-    as_question,
-    detect_format,
-    extract_alpaca_dataset,
-    extract_unnatural_instructions_data,
-    find_format,
-)
+from data.formats.registry import FORMATS
+from data.named import NAMED_DATASETS, REFUSED_DATASETS
 from tests.paths import REPOSITORY
 
 PROMPT_WITH_INPUT = """\

@@ -1,12 +1,13 @@
 """The data report: exact numbers of small data sets, advice only where the numbers ask for it, text, file."""
 
-import argparse
 import json
 
 import pytest
 
 from data.report.advice import advise, advise_limit
-from data.report.text import CONVERSATIONS, build_report, describe, format_report, write_report
+from data.report.numbers import CONVERSATIONS, build_report, describe
+from data.report.text import format_report
+from tests.flags import data_module
 
 FLAGS = {
     "source_max_len": 1024,
@@ -19,11 +20,17 @@ FLAGS = {
     "packing": False,
     "train_sampling_strategy": "random",
 }
+LIMITS = ("source_max_len", "target_max_len", "train_on_source", "max_steps")
 NO_CUT = {"rows": 0, "rows_share": 0.0, "tokens": 0, "tokens_share": 0.0, "p99": 0, "max": 0}
 
 
-def make_args(**flags):
-    return argparse.Namespace(**FLAGS | flags)
+def build(sources=(), splits=None, padding=None, duplicates=None, **flags):
+    """The report of splits with these flags."""
+    values = FLAGS | flags
+    limits = {name: values[name] for name in LIMITS}
+    batching = {name: value for name, value in values.items() if name not in LIMITS} | {"rows_per_step": 16}
+    splits = {"train": None, "eval": None} | (splits or {})
+    return build_report(sources, splits, limits, batching | (padding or {}), duplicates or {})
 
 
 def split_of(pairs, source_max_len=1024, target_max_len=256, supervised=None):
@@ -49,9 +56,9 @@ def split_of(pairs, source_max_len=1024, target_max_len=256, supervised=None):
 
 
 def report_of(pairs, padding=None, **flags):
-    args = make_args(**flags)
-    split = split_of(pairs, args.source_max_len, args.target_max_len)
-    return build_report([], {"train": split, "eval": None}, padding or {}, args)
+    limits = FLAGS | flags
+    split = split_of(pairs, limits["source_max_len"], limits["target_max_len"])
+    return build(splits={"train": split}, padding=padding, **flags)
 
 
 def test_numbers_of_three_rows():
@@ -124,7 +131,6 @@ def test_rows_are_not_read_one_by_one(monkeypatch):
 
 def test_answers_that_lose_something_to_the_template_are_counted(tiny_tokenizer, tmp_path, capsys):
     """Answers before the last that nothing closes, and thoughts that are not shown: in the report, by split."""
-    from data.loading import make_data_module
     from tests.test_data.test_loading import flags
 
     turns = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello.", "reasoning_content": "Hm."}]
@@ -136,7 +142,7 @@ def test_answers_that_lose_something_to_the_template_are_counted(tiny_tokenizer,
         "{% for m in messages if m.role != 'system' %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
         "{{ 'assistant:' if add_generation_prompt }}"
     )
-    report = make_data_module(tiny_tokenizer, flags(file, chat_template=str(template)))["report"]
+    report = data_module(tiny_tokenizer, flags(file, chat_template=str(template))).report
     lost = {"unclosed": 4, "hidden_thoughts": 6, "hidden_turns": 2, "hidden_tools": 2}
     assert report["train"]["conversations"] == lost
     printed = capsys.readouterr().out
@@ -154,9 +160,8 @@ def test_data_that_fits_needs_no_advice():
     assert report_of([(50, 20)] * 100)["advice"] == []
     # Nor do limits far above the lengths, rows cut by next to nothing in a few cases, or a split without rows.
     assert report_of([(50, 20)] * 995 + [(50, 900)] * 5)["advice"] == []
-    args = make_args()
-    assert build_report([], {"train": split_of([(1, 1)]).select([])}, {}, args)["advice"] == []
-    assert build_report([], {}, {}, args)["advice"] == []
+    assert build(splits={"train": split_of([(1, 1)]).select([])})["advice"] == []
+    assert build()["advice"] == []
 
 
 def test_longer_targets():
@@ -242,8 +247,7 @@ def test_shares_of_the_batching_module_are_understood():
     assert padding_share([100] * 160 + [300], 1, 16, strategy="budget", max_tokens=320)["micro_batches"] < 6
 
 
-def test_many_passes(monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
+def test_many_passes():
     assert report_of([(50, 20)] * 100, max_steps=62)["advice"] == []
     assert len(report_of([(50, 20)] * 100, max_steps=63)["advice"]) == 1
     assert report_of([(50, 20)] * 100, max_steps=-1)["advice"] == []
@@ -251,8 +255,7 @@ def test_many_passes(monkeypatch):
         "--max_steps -1 --num_train_epochs 3: 10,000 steps of 16 rows are 1,600 passes over 100 rows, which are then "
         "learned by heart"
     ]
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    (line,) = report_of([(50, 20)] * 100, max_steps=62)["advice"]
+    (line,) = report_of([(50, 20)] * 100, {"rows_per_step": 32}, max_steps=62)["advice"]
     assert "62 steps of 32 rows are 20 passes" in line
 
 
@@ -264,7 +267,7 @@ def test_few_supervised_tokens():
 
 def test_a_prediction_run_is_told_of_cuts_only():
     pairs = [(96, 4)] * 90 + [(1200, 4)] * 10
-    report = build_report([], {"eval": split_of(pairs)}, {}, make_args(max_steps=10000))
+    report = build(splits={"eval": split_of(pairs)}, max_steps=10000)
     assert [line.split(" (")[0] for line in report["advice"]] == ["--source_max_len 1216"]
 
 
@@ -277,27 +280,23 @@ DROPPED = {
 }
 
 
-def test_keys_of_the_file(monkeypatch):
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
+def test_keys_of_the_file():
     split = split_of([(10, 2)])
-    report = build_report([SOURCE], {"train": split, "eval": None}, {"padding_share": 0.1}, make_args(), {"both": 2})
+    report = build([SOURCE], {"train": split}, {"padding_share": 0.1}, {"both": 2})
     assert list(report) == ["sources", "train", "eval", "duplicates", "limits", "batching", "advice"]
     assert report["sources"] == [SOURCE]
     assert report["train"] == describe(split)
     assert report["eval"] is None
     assert report["duplicates"] == {"both": 2}
-    assert report["limits"] == {name: FLAGS[name] for name in list(FLAGS)[:4]}
-    assert report["batching"] == {name: FLAGS[name] for name in list(FLAGS)[4:]} | {
-        **{"rows_per_step": 16, "padding_share": 0.1}
-    }
+    assert report["limits"] == {name: FLAGS[name] for name in LIMITS}
+    assert (report["batching"]["rows_per_step"], report["batching"]["padding_share"]) == (16, 0.1)
 
 
 def test_text_of_a_clean_data_set():
-    report = build_report(
+    report = build(
         [SOURCE | {"records": 1200}],
         {"train": split_of([(1200, 60)] * 1100, 2048)},
         {"padding_share": 0.0, "strategy": "split", "steps": 69, "micro_batches": 4.0, "largest": 5040},
-        make_args(),
     )
     assert format_report(report | {"advice": []}) == "\n".join(
         [
@@ -318,24 +317,24 @@ def test_text_of_a_clean_data_set():
 
 def test_many_names_that_are_not_used_are_counted():
     unused = {f"column_{number}": 1200 for number in range(33)}
-    text = " ".join(format_report(build_report([SOURCE | {"unused": unused}], {}, {}, make_args())).split())
+    text = " ".join(format_report(build([SOURCE | {"unused": unused}])).split())
     assert "not used: column_0 (1,200 rows), column_1" in text and "column_29 (1,200 rows) and 3 more" in text
 
 
 def test_text_of_what_is_wrong():
-    args = make_args(target_max_len=64, max_steps=10000)
     splits = {
         "train": split_of([(50, 20)] * 999 + [(50, 300)], target_max_len=64),
         "eval": split_of([(50, 20)], supervised=0),
     }
     source = {"source": "rows.parquet", "format": "chip2", "records": 9, "rows": 3000, "dropped": DROPPED}
     unused = {"id": 9, "messages[].name": 1}
-    report = build_report(
+    report = build(
         [source | {"weight": 0.5, "unit": "row", "used": 1500, "unused": unused}, SOURCE | {"use": "eval"}],
         splits,
         {"padding_share": None},
-        args,
         {"train": 1, "both": 2},
+        target_max_len=64,
+        max_steps=10000,
     )
     lines = format_report(report).split("\n")
     assert lines.pop(2) == "  not used:    id (9 rows), messages[].name (1 row)"
@@ -401,21 +400,8 @@ def test_text_of_the_batching(found, flags, said):
 
 def test_a_small_share_is_not_shown_as_nothing():
     split = split_of([(50, 20)] * 2999 + [(50, 257)])
-    text = format_report(build_report([], {"train": split}, {}, make_args()))
+    text = format_report(build(splits={"train": split}))
     assert "1 (under 0.1%)" in text
-
-
-def test_file_is_written_whole_or_not_at_all(tmp_path):
-    report = report_of([(50, 20)] * 3)
-    path = write_report(report, tmp_path / "new" / "out")
-    assert path == tmp_path / "new" / "out" / "data_report.json"
-    text = path.read_text(encoding="utf-8")
-    assert json.loads(text) == report
-    assert text.startswith('{\n  "sources": []') and text.endswith("}\n")
-    with pytest.raises(TypeError):
-        write_report(report | {"sources": [object()]}, path.parent)
-    assert path.read_text(encoding="utf-8") == text
-    assert [child.name for child in path.parent.iterdir()] == ["data_report.json"]
 
 
 def test_advice_says_where_the_model_was_made_for_less():

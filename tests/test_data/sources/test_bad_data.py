@@ -11,13 +11,13 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from argparse import Namespace
 
 import pytest
 
 from common.errors import DataError
 from data.formats.registry import FORMATS
 from data.loading import load_rows
+from tests.flags import data_request
 from tests.paths import REPOSITORY
 
 FOLDER = REPOSITORY / "tests" / "fixtures" / "bad"
@@ -30,10 +30,10 @@ HEAD = """\
 
 def message_of(name: str, flags: dict, cache: str) -> str:
     """Return the message that ends a run on a file, read from its own folder."""
-    args = Namespace(dataset=name, eval_dataset=None, do_train=True, do_eval=False, do_predict=False, seed=0)
-    vars(args).update({"dataset_format": None, "cache_dir": cache} | flags)
+    names = {"do_train": "trains", "do_eval": "evaluates", "do_predict": "predicts"}
+    changed = {names.get(flag, flag): value for flag, value in flags.items()}
     try:
-        load_rows(args)
+        load_rows(data_request(dataset=name, cache_dir=cache, **changed))
     except DataError as error:
         return str(error)
     raise AssertionError(f"{name} was taken")

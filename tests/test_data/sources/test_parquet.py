@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 
+from data.cache import cache_directory
 from data.formats.registry import FORMATS
-from data.rows import cache_directory, format_source
+from data.rows import format_source
 from data.sources.files import Source, open_file
-from data.sources.mixes import _number
 from tests.test_data.formats.test_formats import RECORD
 
 CLOCK = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}
@@ -86,9 +86,8 @@ def made(source, cache, row=None):
 
 @pytest.fixture
 def cache(tmp_path):
-    import argparse
 
-    return cache_directory(argparse.Namespace(cache_dir=str(tmp_path / "cache")))
+    return cache_directory(str(tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -151,7 +150,7 @@ def test_data_sets_of_the_hub_and_the_files_they_are_written_to(tmp_path, cache)
     loaded.to_parquet(str(tmp_path / "rows.parquet"))
     assert made(open_file(str(tmp_path / "rows.parquet")), cache) == expected
     for number, rows in enumerate((loaded, datasets.Dataset.from_list(with_all_columns(TOOL_CALLS)))):
-        assert made(Source("hub", partial(_number, rows), "row", str(number)), cache) == expected
+        assert made(Source("hub", partial(enumerate, rows, 1), "row", str(number)), cache) == expected
 
 
 def test_a_map_is_an_object(tmp_path, cache):

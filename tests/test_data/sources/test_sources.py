@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import DataError
-from data.formats.registry import NAMED_DATASETS
-from data.sources.mixes import Part, check_sources, open_sources, parse_mix
+from data.named import NAMED_DATASETS
+from data.sources.hub import open_sources
+from data.sources.mixes import Part, check_sources, parse_mix
 from tests.paths import REPOSITORY
 
 FILES = ("a.jsonl", "b.csv", "one,two.jsonl", "10:30.jsonl", "x:0.5.jsonl", "with space.json", "rows.jsonl.gz")
@@ -159,7 +160,7 @@ def test_import_brings_neither_torch_nor_datasets():
 
 def test_a_file_is_the_one_split_of_itself():
     Path("a.jsonl").write_text('{"a": 1}\n\n{"a": 2}\n')
-    [(split, source)] = open_sources("a.jsonl", "--dataset", Namespace()).items()
+    [(split, source)] = open_sources("a.jsonl", "--dataset", None, False).items()
     assert (split, source.name, source.unit, source.format) == ("train", "a.jsonl", "line", None)
     assert list(source.records()) == [(1, {"a": 1}), (3, {"a": 2})]
 
@@ -183,7 +184,7 @@ def hub(monkeypatch):
 
 def test_named_data_set_brings_its_rows_and_its_format(hub):
     hub.splits = {"train": [{"text": "one"}, {"text": "two"}], "test": [{"text": "three"}]}
-    sources = open_sources("oasst1", "--dataset", Namespace(cache_dir="there", use_auth_token=True))
+    sources = open_sources("oasst1", "--dataset", "there", True)
     assert hub.asked == {"path": "timdettmers/openassistant-guanaco", "cache_dir": "there", "token": True}
     assert list(sources) == ["train", "test"]
     train, test = sources.values()
@@ -196,7 +197,7 @@ def test_named_data_set_brings_its_rows_and_its_format(hub):
 
 def test_named_data_set_keeps_what_its_row_says_and_the_first_evaluation_split(hub):
     hub.splits = {name: [{"prompt": name, "completion": "c"}] for name in ("test", "train", "extra", "validation")}
-    sources = open_sources("self-instruct", "--dataset", Namespace())
+    sources = open_sources("self-instruct", "--dataset", None, False)
     assert hub.asked == NAMED_DATASETS["self-instruct"].source | {"cache_dir": None, "token": None}
     assert list(sources) == ["train", "validation"]
 
@@ -207,7 +208,7 @@ def test_what_the_hub_refuses_is_told_with_what_to_do(hub, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     hub.splits = OSError("no route")
     with pytest.raises(DataError) as refused:
-        open_sources("alpaca", "--eval_dataset", Namespace())
+        open_sources("alpaca", "--eval_dataset", None, False)
     assert str(refused.value) == (
         "--eval_dataset alpaca: tatsu-lab/alpaca could not be loaded from the Hugging Face hub (OSError: no route)\n"
         "without a network here, run this where there is one: "
@@ -224,7 +225,7 @@ def test_offline_says_how_to_go_on_and_touches_no_network(tmp_path, monkeypatch)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     with pytest.raises(DataError) as refused:
-        open_sources("self-instruct", "--dataset", Namespace(cache_dir=str(tmp_path)))
+        open_sources("self-instruct", "--dataset", str(tmp_path), False)
     for part in [
         "--dataset self-instruct: yizhongw/self_instruct could not be loaded",
         "HF_HUB_OFFLINE is set, so only the local cache was searched\n",

@@ -3,7 +3,7 @@
 import pytest
 
 from common.errors import DataError
-from data.formats.registry import SkipRow
+from data.formats.fields import SkipRow
 from data.tokens.templates import DEFAULT_CHAT_TEMPLATE, ChatRenderer, choose_template
 from tests.paths import FIXTURES
 

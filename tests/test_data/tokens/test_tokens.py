@@ -8,8 +8,10 @@ import zlib
 import pytest
 
 from common.errors import DataError
-from data.batches.collator import IGNORE_INDEX, DataCollatorForCausalLM
-from data.tokens.encoder import NO_ANSWER, RowEncoder, column, tokenize
+from common.labels import IGNORE_INDEX
+from data.tokens.encoder import NO_ANSWER, RowEncoder
+from data.tokens.pairs import PairEncoder
+from data.tokens.store import column, tokenize
 from data.tokens.templates import ChatRenderer, choose_template
 from tests.paths import FIXTURES
 
@@ -35,7 +37,7 @@ def turns(*pairs, silent=()):
 def encoder(tokenizer, source=512, target=512, train_on_source=False, template="default"):
     path = FIXTURES / "templates" / f"{template}.jinja"
     choose_template(tokenizer, str(path) if path.is_file() else template)
-    return RowEncoder(DataCollatorForCausalLM(tokenizer, source, target, train_on_source, False))
+    return RowEncoder(PairEncoder(tokenizer, source, target), train_on_source)
 
 
 def batch(*rows):

@@ -1,79 +1,12 @@
-"""What values flags may have, as tables: choices, ranges, what is needed, and what other versions called them."""
+"""What to tell someone who wrote a flag that there is not: the flag that is near, or what another tool's flag is here.
 
-from collections.abc import Callable
-from typing import Any
+unknown_flag("--lerning_rate", {"--learning_rate": action}, {})   # "unknown flag --lerning_rate. Did you mean …?"
+"""
 
-CHOICES = {
-    "bits": (4, 8, 16, 32),
-    "quant_type": ("nf4", "fp4"),
-    "mmlu_split": ("eval", "test"),
-    "train_sampling_strategy": (None, "random", "sequential", "group_by_length", "batch_rebalance"),
-    "include_num_input_tokens_seen": ("no", "all", "non_padding"),
-}
-GROUPING_STRATEGIES = ("group_by_length", "batch_rebalance")  # those that choose rows by their length
-# The rule in words, its test, and the flags that keep it where they are set.
-RANGES: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
-    (
-        "1 or more",
-        lambda n: n >= 1,
-        (
-            "max_mmlu_samples", "mmlu_source_max_len", "lora_r", "max_memory_MB", "per_device_train_batch_size",
-            "per_device_eval_batch_size", "gradient_accumulation_steps", "eval_accumulation_steps",
-            "dataloader_prefetch_factor", "save_total_limit", "max_tokens_per_batch", "torch_empty_cache_steps",
-            "ddp_timeout", "ddp_bucket_cap_mb",
-        ),
-    ),
-    (
-        "more than 0",
-        lambda x: x > 0,
-        (
-            "lora_alpha", "learning_rate", "logging_steps", "save_steps", "eval_steps", "num_train_epochs",
-            "adam_epsilon",
-        ),
-    ),
-    (
-        "0 or more",
-        lambda x: x >= 0,
-        (
-            "weight_decay", "max_grad_norm", "warmup_steps", "eval_delay", "dataloader_num_workers",
-            "neftune_noise_alpha",
-        ),
-    ),
-    ("a whole number, or a share below 1", lambda x: x < 1 or x == int(x), ("warmup_steps",)),
-    ("from 0 to below 1", lambda x: 0 <= x < 1, ("lora_dropout", "adam_beta1", "adam_beta2", "label_smoothing_factor")),
-    ("from 0 to 1", lambda x: 0 <= x <= 1, ("warmup_ratio",)),
-    ("from 0 to 4294967295", lambda n: 0 <= n < 2**32, ("seed", "data_seed")),
-    ("1 or more, or -1 for --num_train_epochs", lambda n: n == -1 or n >= 1, ("max_steps",)),
-)  # fmt: skip
-# Modules, of which one must be installed, for each tracker of --report_to.
-TRACKERS = {
-    "none": (), "all": (), "azure_ml": ("azureml",), "clearml": ("clearml",), "codecarbon": ("codecarbon",),
-    "comet_ml": ("comet_ml",), "dagshub": ("dagshub",), "dvclive": ("dvclive",), "flyte": ("flytekit",),
-    "mlflow": ("mlflow",), "neptune": ("neptune",), "swanlab": ("swanlab",),
-    "tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",), "wandb": ("wandb",),
-}  # fmt: skip
-# Decoding methods that the pinned transformers dropped: the flag stays at its default, anything else is refused.
-GONE_DECODING = {
-    "num_beam_groups": "diverse beam search",
-    "diversity_penalty": "diverse beam search",
-    "penalty_alpha": "contrastive search",
-}
-SAMPLING_OPTIONS = ("temperature", "top_k", "top_p", "typical_p")
-# Flags of transformers that have no meaning here: (the only value allowed, why).
-FIXED_FLAGS: dict[str, tuple[Any, str]] = {
-    "remove_unused_columns": (False, "it would remove the text before it is tokenized"),
-    "eval_do_concat_batches": (True, "the loss is weighted over all batches"),
-    "batch_eval_metrics": (False, "evaluation computes the loss alone"),
-    "include_for_metrics": ([], "evaluation computes the loss alone"),
-    "prediction_loss_only": (False, "evaluation without --predict_with_generate computes the loss alone"),
-    "label_names": (None, "the rows' targets are the labels"),
-    "parallelism_config": (None, "no model is spread over several processes but by --fsdp or --deepspeed"),
-    "enable_jit_checkpoint": (False, "SIGTERM saves a checkpoint by itself"),
-    "sortish_sampler": (False, "use --group_by_length"),
-    "generation_max_length": (None, "use --max_new_tokens"),
-    "generation_num_beams": (None, "use --num_beams"),
-    "generation_config": (None, "use the flags under 'generation' in --help"),
-}
+import argparse
+import re
+from collections.abc import Iterable, Mapping
+
 # What to do here instead → flags of other tools, without dashes: older transformers and its example scripts, the
 # published QLoRA script, alpaca-lora, PEFT, TRL, LLaMA-Factory, axolotl, unsloth, torchtune, litgpt.
 INSTEAD = {
@@ -308,3 +241,70 @@ INSTEAD = {
     "there is no file of settings: each is a flag": "args_file config config_file yaml",
 }
 REPLACED_FLAGS = {name: instead for instead, names in INSTEAD.items() for name in names.split()}
+
+
+def unknown_flag(found: str, known: Mapping[str, argparse.Action], replaced: Mapping[str, str]) -> str:
+    """What to tell someone who wrote `found`."""
+    name = found.partition("=")[0]
+    if not found.startswith("-") and not re.match(r"[\w.]+=", found):
+        return f"unexpected argument {found!r}: every value needs a flag in front of it, like --dataset {found}."
+    if f"--{name}" in known:
+        return f"unexpected argument {found!r}: a flag begins with two dashes, as in --{found}."
+    key = re.sub(r"[-.]", "_", name.lstrip("-"))
+    flags = {flag.lstrip("-").replace("-", "_"): action for flag, action in known.items()}
+    instead = replaced.get(key) or switched_off(key, flags)
+    text = f"no flag {name} here: {instead}." if instead else f"unknown flag {name}. {nearest(key, flags, replaced)}"
+    return f"{text} All flags: python qlora.py --help"
+
+
+def switched_off(key: str, flags: Mapping[str, argparse.Action]) -> str | None:
+    """How to say `no_key`, where key is a flag that is on or off."""
+    name = key.removeprefix("no_")
+    return f"use --{name} False" if name != key and name in flags and flags[name].const is True else None
+
+
+def nearest(key: str, flags: Iterable[str], replaced: Mapping[str, str]) -> str:
+    """Which flag may be meant, of those here or else of other tools."""
+    near = near_flags(key, flags)
+    if near:
+        return f"Did you mean {' or '.join(f'--{flag}' for flag in near)}?"
+    other = next(iter(slips(key, replaced)), None)
+    return f"For --{other} of other tools: {replaced[other]}." if other else "Nothing here has a similar name."
+
+
+def near_flags(name: str, flags: Iterable[str]) -> list[str]:
+    """The flags that `name` is a slip of, or else begins, or has at least two words of and none besides; at most 3."""
+    words = set(name.split("_"))
+    near = slips(name, flags) or [flag for flag in flags if len(name) > 3 and flag.startswith(name)]
+    near = near or [flag for flag in flags if len(words) > 1 and words <= set(flag.split("_"))]
+    return sorted(near) if len(near) <= 3 else []
+
+
+def slips(name: str, names: Iterable[str]) -> list[str]:
+    """The nearest of `names` that differ from `name` by a letter or two: one in five of a word, but at least one."""
+    distances = {}
+    for other in names if len(name) > 2 else ():
+        ours, theirs = name.lower().split("_"), other.lower().split("_")
+        if len(ours) != len(theirs):
+            ours, theirs = [name.lower()], [other.lower()]
+        by_word = [edit_distance(word, twin) for word, twin in zip(ours, theirs, strict=True)]
+        if all(distance <= max(1, len(word) // 5) for word, distance in zip(ours, by_word, strict=True)):
+            distances[other] = sum(by_word)
+    return [other for other, distance in distances.items() if distance == min(distances.values())]
+
+
+def edit_distance(first: str, second: str) -> int:
+    """Letters to add, drop, replace or swap with their neighbour, to make `second` of `first`.
+
+    Source: https://en.wikipedia.org/wiki/Damerau-Levenshtein_distance (optimal string alignment). To import nltk's
+    takes 0.8 s, of the two in which a mistyped flag is to be refused.
+    """
+    before, last = [], list(range(len(second) + 1))  # the rows above the present one
+    for row, letter in enumerate(first, 1):
+        present = [row]
+        for column, other in enumerate(second, 1):
+            cost = min(last[column] + 1, present[column - 1] + 1, last[column - 1] + (letter != other))
+            swapped = row > 1 and column > 1 and first[row - 2] == other and letter == second[column - 2]
+            present.append(min(cost, before[column - 2] + 1) if swapped else cost)
+        before, last = last, present
+    return last[-1]

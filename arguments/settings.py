@@ -1,14 +1,17 @@
-"""What the settings inside a flag may be, as tables: --lr_scheduler_kwargs, --optim_args, --accelerator_config, …
+"""The settings inside a flag: how they are read, and what each may be (--lr_scheduler_kwargs, --optim_args, …).
 
 The library hands them to functions of torch and accelerate, which name neither the flag nor what is allowed. A test
 holds the tables equal to what those functions take.
 """
 
+import json
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-Rule = tuple[str, Callable[[Any], bool]]  # what a setting must be, in words, and its test
+from arguments.declare import ArgumentsError, Rule, require
 
 
 def is_number(value: Any) -> bool:
@@ -71,6 +74,17 @@ FOLLOWING_SCHEDULES = ("reduce_lr_on_plateau", "greedy")  # they follow what eva
 
 # ---- --optim_args, and the package, for each --optim ---------------------------------------------------------------
 
+# Those of transformers; a test holds them to it.
+OPTIMIZER_NAMES = (
+    "adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused", "adafactor",
+    "adamw_anyprecision", "adamw_torch_4bit", "adamw_torch_8bit", "ademamix", "sgd", "adagrad", "adamw_bnb_8bit",
+    "adamw_8bit", "ademamix_8bit", "lion_8bit", "lion_32bit", "paged_adamw_32bit", "paged_adamw_8bit",
+    "paged_ademamix_32bit", "paged_ademamix_8bit", "paged_lion_32bit", "paged_lion_8bit", "rmsprop", "rmsprop_bnb",
+    "rmsprop_bnb_8bit", "rmsprop_bnb_32bit", "galore_adamw", "galore_adamw_8bit", "galore_adafactor",
+    "galore_adamw_layerwise", "galore_adamw_8bit_layerwise", "galore_adafactor_layerwise", "lomo", "adalomo",
+    "grokadamw", "schedule_free_radam", "schedule_free_adamw", "schedule_free_sgd", "apollo_adamw",
+    "apollo_adamw_layerwise", "stable_adamw",
+)  # fmt: skip
 ADEMAMIX = {
     "beta1": BELOW_1, "beta2": BELOW_1, "beta3": BELOW_1, "alpha": NOT_NEGATIVE, "eps": NOT_NEGATIVE,
     "t_alpha": whole(1), "t_beta3": whole(1),
@@ -142,3 +156,93 @@ FSDP: dict[str, Rule] = dict.fromkeys(
     ),
     ANYTHING,
 )  # fmt: skip
+
+# ---- Reading -------------------------------------------------------------------------------------------------------
+
+TRUE_WORDS, FALSE_WORDS = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
+
+
+def words(**meanings: Any) -> Callable[[str, Any], Any]:
+    """Return what reads a flag that takes words beside truth values; `true` and `false` are what these stand for."""
+    table = {
+        word: meanings[truth]
+        for truth, spellings in (("true", TRUE_WORDS), ("false", FALSE_WORDS))
+        if truth in meanings
+        for word in spellings
+    }
+    return lambda flag, value: table.get(str(value).lower(), value)
+
+
+def json_object(flag: str, value: Any) -> Any:
+    """Read the JSON object that a text is; what is none, or read already, stays as it is. Raises ArgumentsError."""
+    return read_object(flag, value) if isinstance(value, str) else value
+
+
+def json_or_file(flag: str, value: Any) -> Any:
+    """As `json_object`, also from the file that a text names."""
+    return read_object(flag, value, may_be_file=True) if isinstance(value, str) else value
+
+
+def shown(value: Any) -> str:
+    """A value as one would write it behind a flag."""
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return f"{value:g}" if isinstance(value, float) else str(getattr(value, "value", value))
+
+
+def read_object(flag: str, text: str, may_be_file: bool = False) -> dict[str, Any]:
+    """Return the object that a text, or the file that it names, holds; `flag` is what errors begin with."""
+    example = """a JSON object, such as '{"key": 1}'""" + (", or a file that holds one" if may_be_file else "")
+    if may_be_file and not text.lstrip().startswith("{"):
+        try:
+            text = Path(os.path.expanduser(text)).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ArgumentsError(f"{flag}: cannot be read ({reason}); give {example}.") from error
+    try:
+        settings = json.loads(text)
+    except ValueError as error:
+        raise ArgumentsError(f"{flag}: no JSON ({error}); give {example}.") from error
+    require(isinstance(settings, dict), f"{flag}: give {example}.")
+    return with_values(settings)
+
+
+def with_values(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with numbers and truth values that were written as text read as such, as the library does."""
+    return {
+        name: with_values(value) if isinstance(value, dict) else value_of(value) if isinstance(value, str) else value
+        for name, value in settings.items()
+    }
+
+
+def value_of(text: str) -> Any:
+    """The number or truth value that `text` says, or the text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def check_settings(flag: str, settings: Mapping[str, Any], rules: Mapping[str, Rule], whose: str = "") -> None:
+    """Refuse a setting that is not in `rules`, or breaks its rule; `whose` are the rules, where not the flag's own."""
+    for name, value in settings.items():
+        require(name in rules, f"{flag}: {whose or 'it'} has no {name!r}; there is {', '.join(rules) or 'none'}.")
+        words, test = rules[name]
+        require(test(value), f"{flag}: {name} is {json.dumps(value)}, and must be {words}.")
+
+
+def optimizer_settings(text: str) -> dict[str, Any]:
+    """Return the value of --optim_args, `name=value,name=value`, as a dict."""
+    settings = {}
+    for part in text.replace(" ", "").split(","):
+        name, equals, value = part.partition("=")
+        require(
+            bool(name and equals and value) and "=" not in value,
+            f"--optim_args {text}: {part!r} is no name=value; write name=value,name=value.",
+        )
+        settings[name] = value_of(value)
+    return settings

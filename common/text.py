@@ -1,0 +1,43 @@
+"""Text for people: tables, shares, counted words, and long texts on one line.
+
+print(table([["", "base", "tuned"], ["eval loss", "1.73", "0.27"]]))
+percent(0.0004), counted(1, "row"), shortened("a long text", 20)
+"""
+
+from collections.abc import Sequence
+
+
+def table(rows: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
+    """Return rows of cells as a table of aligned columns, the first column to the left and the others to the right.
+
+    Args:
+        rows: the first one is the header.
+        markdown: write the table in Markdown's form.
+    """
+    from tabulate import tabulate
+
+    header, *others = [[cell.replace("|", "\\|") if markdown else cell for cell in row] for row in rows]
+    return tabulate(
+        others,
+        header,
+        tablefmt="pipe" if markdown else "plain",
+        colalign=["left", *["right"] * (len(header) - 1)] if others else None,
+        disable_numparse=True,
+    )
+
+
+def percent(share: float) -> str:
+    """Return a share as text that never rounds something to nothing."""
+    return f"{share:.1%}" if share >= 0.0005 or share == 0 else "under 0.1%"
+
+
+def counted(number: int, word: str) -> str:
+    """Return a number and its word: 1 row, 2 rows."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def shortened(text: str, width: int = 90) -> str:
+    """Return one line of at most `width` characters; a long text keeps its beginning and its end."""
+    text = " ".join(text.split())
+    half = (width - 3) // 2
+    return text if len(text) <= width else f"{text[:half]} … {text[-half:]}"

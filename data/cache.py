@@ -1,0 +1,57 @@
+"""Where prepared rows are kept, and under which names: keys of all that they depend on.
+
+    cache = cache_directory(cache_dir=None)
+    place = cache / f"rows-{key_of(source.digest, FORMATTING)}"
+
+A key holds a digest of the code that prepares rows, so that no change of it meets rows that the old code made.
+"""
+
+import functools
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from common.errors import DataError
+
+HERE = Path(__file__).parent
+FORMATTING = ("sources", "formats", "rows.py", "named.py")  # what decides the rows of a source
+ENCODING = ("tokens",)  # what decides their tokens
+
+
+def cache_directory(cache_dir: str | None) -> Path:
+    """Return the folder of formatted and tokenized rows: in --cache_dir, else in that of `datasets`.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    import datasets
+
+    directory = Path(cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser() / "qlora"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            return directory
+    except OSError as error:
+        raise cannot_write(directory, error) from error
+
+
+def cannot_write(directory: Path, error: OSError) -> DataError:
+    """Return the error about a cache that takes no file."""
+    return DataError(
+        f"{directory} cannot be written ({error.strerror or error}); prepared rows are kept there\n"
+        "give another place with --cache_dir DIR or the variable HF_DATASETS_CACHE"
+    )
+
+
+def key_of(*parts: Any) -> str:
+    """Return a key of values by what they print."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+@functools.cache
+def code_digest(names: tuple[str, ...], root: Path = HERE) -> str:
+    """Return a digest of the source of whole packages, and of modules, in `root`."""
+    places = [root / name for name in names]
+    files = [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()

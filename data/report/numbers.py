@@ -1,0 +1,170 @@
+"""What the data is like, in numbers: lengths of the tokenized rows, what was dropped and cut, and what is repeated.
+
+    report = build_report(sources, {"train": train, "eval": None}, limits, batching, count_duplicates(train, None))
+
+A quantile is a length that occurs: p99 is the shortest that at least 99 % of the rows do not exceed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy
+
+from data.report.advice import advise
+from data.tokens.store import column
+
+PERCENTS = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
+COLUMNS = ("length", "source_tokens", "target_tokens", "source_cut", "target_cut", "supervised")
+# What is counted in conversations, and what it means.
+CONVERSATIONS = {
+    "unclosed": "answers before the last one are closed by nothing in the chat template: they do not teach to stop",
+    "hidden_thoughts": "answers have a thought that the chat template leaves out: it is not learned",
+    "hidden_turns": "turns (system, user or tool) are left out by the chat template: the model does not see them",
+    "hidden_tools": "tools are left out by the chat template: the model does not see them",
+}
+
+
+def describe(dataset: Any) -> dict[str, Any]:
+    """Return the numbers of a tokenized split; every length is in tokens, every share between 0 and 1.
+
+    Args:
+        dataset: a `datasets.Dataset` with the integer columns of COLUMNS: `length` after the cuts, `source_tokens` and
+            `target_tokens` before them, `source_cut` and `target_cut` cut off, `supervised` labels that count; and
+            those of CONVERSATIONS.
+
+    Returns:
+        rows: how many.
+        tokens: all of them, after the cuts.
+        source, target: p50, p90, p99 and max before the cuts, and `cut`: see `describe_cut`.
+        whole: the same of whole rows, p50 to max after the cuts.
+        supervised: tokens, tokens per_row (mean), share of all tokens, and rows_without any.
+        conversations: how much in them is as CONVERSATIONS says; see `data.tokens.encoder`.
+    """
+    length, source, target, source_cut, target_cut, supervised = (column(dataset, name) for name in COLUMNS)
+    rows, tokens, counted = len(length), int(length.sum()), int(supervised.sum())
+    return {
+        "rows": rows,
+        "tokens": tokens,
+        "source": quantiles(source) | {"cut": describe_cut(source_cut, source)},
+        "target": quantiles(target) | {"cut": describe_cut(target_cut, target)},
+        "whole": quantiles(length) | {"cut": describe_cut(source_cut + target_cut, source + target)},
+        "supervised": {
+            "tokens": counted,
+            "per_row": share(counted, rows),
+            "share": share(counted, tokens),
+            "rows_without": int((supervised == 0).sum()),
+        },
+        "conversations": {name: int(column(dataset, name).sum()) for name in CONVERSATIONS},
+    }
+
+
+def quantiles(values: numpy.ndarray) -> dict[str, int]:
+    """Return p50, p90, p99 and max of an integer array (rows,); 0 where there is no row."""
+    ordered = numpy.sort(values)
+    # In whole numbers, as 0.99 * rows would round up past the row that is meant.
+    return {
+        name: int(ordered[-(-percent * len(ordered) // 100) - 1]) if len(ordered) else 0
+        for name, percent in PERCENTS.items()
+    }
+
+
+def describe_cut(cut: numpy.ndarray, tokens: numpy.ndarray) -> dict[str, Any]:
+    """Return what limits took from texts: rows and tokens with their shares; p99 and max are tokens cut from one row.
+
+    Args:
+        cut: integer array (rows,), tokens cut off.
+        tokens: integer array (rows,), tokens before that.
+    """
+    rows, lost, largest = int((cut > 0).sum()), int(cut.sum()), quantiles(cut)
+    return {
+        "rows": rows,
+        "rows_share": share(rows, len(cut)),
+        "tokens": lost,
+        "tokens_share": share(lost, int(tokens.sum())),
+        "p99": largest["p99"],
+        "max": largest["max"],
+    }
+
+
+def share(part: int, whole: int) -> float:
+    """Return a part of a whole, 0 of nothing."""
+    return part / whole if whole else 0.0
+
+
+def build_report(
+    sources: Sequence[Mapping],
+    splits: Mapping[str, Any],
+    limits: Mapping[str, Any],
+    batching: Mapping[str, Any],
+    duplicates: Mapping[str, int],
+) -> dict[str, Any]:
+    """Return what goes to data_report.json.
+
+    Args:
+        sources: see `source_report`.
+        splits: `train` and `eval`, each a tokenized `datasets.Dataset` or None.
+        limits: the flags that cut, and the `context` that the model was made for.
+        batching: the flags that batch, and what `data.batches.steps.padding_share` found of the training batches.
+        duplicates: see `count_duplicates`.
+
+    Returns:
+        sources, limits, batching and duplicates as given; train and eval as `describe` has them, or None; advice: see
+        `data.report.advice`.
+    """
+    numbers = {name: None if splits[name] is None else describe(splits[name]) for name in ("train", "eval")}
+    report = {
+        "sources": [dict(source) for source in sources],
+        **numbers,
+        "duplicates": dict(duplicates),
+        "limits": dict(limits),
+        "batching": dict(batching),
+    }
+    return report | {"advice": advise(report)}
+
+
+def source_report(use: Any, lost: Sequence[tuple[str, str, str, int]]) -> dict[str, Any]:
+    """Return what became of the records of one source.
+
+    Args:
+        use: a `data.loading.Use`.
+        lost: rows that tokenizing dropped of its splits: (split, file, reason, place).
+
+    Returns:
+        source, unit, format, records, rows (that are left), dropped ({reason: {"rows": how many, "places": of each}}),
+        use, used, weight, digest, and unused ({column or field that decides nothing: records that have it}).
+    """
+    account = use.account
+    dropped = {reason: list(places) for reason, places in account.dropped.items()}
+    later = [(reason, place) for _, file, reason, place in lost if file == account.source]
+    for reason, place in later:
+        dropped.setdefault(reason, []).append(place)
+    weight = {} if use.weight is None else {"weight": use.weight}
+    return {
+        "source": account.source,
+        "unit": account.unit,
+        "format": account.format,
+        "records": account.records,
+        "use": use.use,
+        "used": use.used,
+        **weight,
+        "digest": use.digest,
+        "unused": account.unused,
+        "rows": account.kept - len(later),
+        "dropped": {reason: {"rows": len(places), "places": places} for reason, places in dropped.items()},
+    }
+
+
+def count_duplicates(train: Any, held_out: Any) -> dict[str, int]:
+    """Count rows that repeat an earlier one of their split, and evaluation rows that are trained on (`both`)."""
+    keys = {name: row_keys(rows) for name, rows in (("train", train), ("eval", held_out)) if rows is not None}
+    counts = {name: len(values) - len(numpy.unique(values)) for name, values in keys.items()}
+    if len(keys) == 2:
+        counts["both"] = int(numpy.isin(keys["eval"], keys["train"]).sum())
+    return counts
+
+
+def row_keys(rows: Any) -> numpy.ndarray:
+    """Return the hash of each row, of a long text that was split only that of its first piece."""
+    keys, places, splits = (column(rows, name) for name in ("key", "place", "splits"))
+    repeats = (numpy.diff(keys) == 0) & (numpy.diff(places) == 0) & (splits[1:] == 1)
+    return keys[numpy.concatenate([[True], ~repeats])]

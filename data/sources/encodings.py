@@ -1,0 +1,97 @@
+"""Bytes → text in UTF-8, and what to say of bytes that are none.
+
+with open_text(Path("my.csv.gz")) as text: …
+check_start("my.csv", Path("my.csv"))     # DataError: my.csv is UTF-16 text, and UTF-8 is needed
+"""
+
+import codecs
+import gzip
+import io
+import shlex
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from common.errors import DataError
+
+BLOCK = 1 << 20  # bytes
+WEB_PAGE = "a web page; download the data itself"
+# How files start that are not the text that their name says: what they are, and what to do.
+SIGNATURES = {
+    b"\xff\xfe": "UTF-16 text, and UTF-8 is needed",
+    b"\xfe\xff": "UTF-16 text, and UTF-8 is needed",
+    b"PK\x03\x04": "a zip archive or an Excel sheet; unpack it, or save the sheet as CSV UTF-8",
+    b"\x1f\x8b": "a gzip file; give it a name that ends in .gz",
+    b"\x28\xb5\x2f\xfd": "a zstd file; unpack it",
+    b"PAR1": "a Parquet file; give it a name that ends in .parquet",
+    b"version https://git-lfs": "a pointer that Git LFS left in the place of the data; fetch them: git lfs pull",
+    b"<!doctype html": WEB_PAGE,
+    b"<html": WEB_PAGE,
+}
+
+
+def is_packed(file: Path) -> bool:
+    """Return whether a file is gzipped, by its name."""
+    return file.suffix.lower() == ".gz"
+
+
+def open_bytes(file: Path) -> BinaryIO:
+    """Open a file, unpacked where its name says that it is gzipped."""
+    return gzip.open(file, "rb") if is_packed(file) else file.open("rb")
+
+
+def open_text(file: Path, newline: str | None = "") -> io.TextIOWrapper:
+    """Open as UTF-8. Excel marks UTF-8 with a byte order mark, which would become part of the first name.
+
+    By default line breaks stay what they are, as they may stand in a quoted field of a CSV.
+    """
+    return io.TextIOWrapper(open_bytes(file), encoding="utf-8-sig", newline=newline)
+
+
+def check_start(path: str, file: Path, may_be_web_page: bool) -> None:
+    """Refuse what is no text in UTF-8 by its first bytes, where these tell what it is.
+
+    Args:
+        path: what messages call the file.
+    """
+    with open_bytes(file) as content:
+        start = content.read(64).removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    found = next((found for mark, found in SIGNATURES.items() if start.startswith(mark.lower())), None)
+    if found == WEB_PAGE and may_be_web_page:
+        return  # which may well be what is to be learned
+    if found is None and b"\0" in start:
+        found = "not text, or UTF-16 without its mark, and UTF-8 is needed"
+    if found is not None:
+        advice = f"\ntry: {_recode('UTF-16', path, file)}" if "UTF-16" in found else ""
+        raise DataError(f"{path} is {found}{advice}")
+
+
+def refuse_bytes(path: str, file: Path, error: UnicodeDecodeError) -> NoReturn:
+    """Name line and offset of the first byte that is not UTF-8: the decoder counts from its last block."""
+    decoder, line, read, is_ascii = codecs.getincrementaldecoder("utf-8")(), 1, 0, True
+    with open_bytes(file) as content:
+        while True:
+            held, block = len(decoder.getstate()[0]), content.read1(BLOCK)
+            try:
+                is_ascii &= decoder.decode(block, final=not block).isascii()
+            except UnicodeDecodeError as found:
+                error, read = found, read - held + found.start
+                break
+            line, read = line + block.count(b"\n"), read + len(block)
+    good, bad = error.object[: error.start], error.object[error.start]
+    line += good.count(b"\n")
+    if is_ascii and good.isascii():
+        advice = f"if it is in the encoding of Windows, try: {_recode('WINDOWS-1252', path, file)}"
+    else:
+        advice = f"text before it is UTF-8, so this is damage; to leave such bytes out: {_recode('UTF-8', path, file)}"
+    raise DataError(
+        f"{path}, line {line}: byte {bad:#04x} at offset {read} is not UTF-8, which is needed\n{advice}"
+    ) from error
+
+
+def _recode(encoding: str, path: str, file: Path) -> str:
+    """Return the command that writes a file again in UTF-8."""
+    new = shlex.quote(f"utf8-{file.name.removesuffix('.gz')}")
+    convert = f"iconv {'-c ' if encoding == 'UTF-8' else ''}-f {encoding} -t UTF-8"
+    if is_packed(file):
+        return f"gunzip -c {shlex.quote(path)} | {convert} > {new}"
+    return f"{convert} {shlex.quote(path)} > {new}"

@@ -1,0 +1,119 @@
+"""Tables → records: CSV and TSV with a header, and Parquet; memory holds one record, of Parquet one batch.
+
+for line, record in read_delimited(",", "my.csv", Path("my.csv")): …
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from common.errors import DataError
+from data.sources.encodings import open_text
+
+Records = Iterator[tuple[int, Any]]
+# What may stand between the names of a header instead, and what to do then.
+SEPARATORS = {
+    ",": "give the file a name that ends in .csv",
+    "\t": "give the file a name that ends in .tsv",
+    ";": "save it with commas between the fields",
+    "|": "save it with commas between the fields",
+}
+
+
+def read_delimited(delimiter: str, path: str, file: Path) -> Records:
+    """Give (line, record) of each row of a CSV or TSV file; `path` is what messages call it. Raises DataError."""
+    csv.field_size_limit(2**31 - 1)  # the default refuses a field over 128 KiB
+    header, line = None, 1
+    with open_text(file) as text:
+        # strict: otherwise a quote that is never closed swallows the rest of the file without a word.
+        reader = csv.reader(text, delimiter=delimiter, strict=True)
+        try:
+            for fields in reader:
+                start, line = line, reader.line_num + 1
+                if fields and header is None:
+                    header = _header(path, start, delimiter, fields)
+                elif fields and len(fields) != len(header):
+                    _refuse_ragged(path, start, delimiter, header, fields)
+                elif fields:
+                    yield start, dict(zip(header, fields, strict=True))
+        except csv.Error as error:
+            what = "a double quote opens in this row and none closes it" if "end of data" in str(error) else error
+            raise DataError(
+                f'{path}, line {line}: {what}\ninside a quoted field, a quote is written twice ("")'
+            ) from error
+
+
+def _header(path: str, line: int, delimiter: str, fields: list[str]) -> list[str]:
+    others = [other for other in SEPARATORS if other != delimiter and other in fields[0]]
+    if len(fields) == 1 and others:
+        raise DataError(
+            f"{path}, line {line}: one column, {fields[0]!r}; {others[0]!r} seems to stand between its fields, where "
+            f"{delimiter!r} is needed in this type of file\n{SEPARATORS[others[0]]}"
+        )
+    # pandas writes its index as a first column without a name.
+    header = [name or f"column_{number}" for number, name in enumerate(fields, 1)]
+    _refuse_twice(f"{path}, line {line}", header)
+    return header
+
+
+def _refuse_twice(where: str, names: list[str]) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{where}: {names.count(twice)} columns are named {twice!r}; each needs a name of its own")
+
+
+def _refuse_ragged(path: str, line: int, delimiter: str, header: list[str], fields: list[str]) -> NoReturn:
+    count = f"{len(fields)} field{'s' * (len(fields) > 1)} where the header has {len(header)} ({', '.join(header)})"
+    if len(fields) < len(header):
+        found = f"there is none for {header[len(fields)]!r}"
+    else:
+        found = f"{fields[len(header)][:40]!r} has no column"
+    raise DataError(
+        f"{path}, line {line}: {count}: {found}\na field with a {delimiter!r} or a line break in it needs double quotes"
+    )
+
+
+def read_parquet(path: str, file: Path) -> Records:
+    """Give (row, record) of a Parquet file. Raises DataError."""
+    import pyarrow
+    import pyarrow.parquet
+
+    place = 0
+    try:
+        with pyarrow.parquet.ParquetFile(file) as parquet:
+            _refuse_twice(path, parquet.schema_arrow.names)
+            decode = _json_decoder(pyarrow.struct(parquet.schema_arrow))
+            for batch in parquet.iter_batches(batch_size=1000):
+                for record in batch.to_pylist(maps_as_pydicts="strict"):
+                    place += 1
+                    yield place, decode(record) if decode else record
+    except DataError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:  # a map may hold a key twice
+        after = f" after row {place:,}" if place else ""
+        raise DataError(f"{path}: not a readable Parquet file{after}: {str(error).splitlines()[0]}") from error
+
+
+def _json_decoder(arrow_type: Any) -> Callable[[Any], Any] | None:
+    """Return what parses the JSON texts in values of an Arrow type, or None where it has none.
+
+    `datasets` writes fields so in which objects differ: https://arrow.apache.org/docs/format/CanonicalExtensions.html
+    """
+    import pyarrow
+
+    if isinstance(arrow_type, pyarrow.JsonType):
+        return lambda value: None if value is None else json.loads(value)
+    if pyarrow.types.is_struct(arrow_type):
+        decoders = {field.name: decode for field in arrow_type if (decode := _json_decoder(field.type))}
+        return partial(_decode_fields, decoders) if decoders else None
+    if pyarrow.types.is_list(arrow_type) or pyarrow.types.is_large_list(arrow_type):
+        decode = _json_decoder(arrow_type.value_type)
+        return decode and (lambda value: None if value is None else [decode(one) for one in value])
+    return None
+
+
+def _decode_fields(decoders: Mapping[str, Callable], value: dict | None) -> dict | None:
+    return value and value | {name: decode(value[name]) for name, decode in decoders.items()}

@@ -1,0 +1,87 @@
+"""Whether packed rows stay apart: which architectures are known to, and a check of the model that is trained.
+
+check_packable("llama")
+check_packing(model, micro_batches, skips_head=True)     # before they are trained on
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+
+from common.errors import FailedRunError
+from common.forward import relative_difference, rounding_limit
+from common.labels import IGNORE_INDEX
+from training.loop.loss import supervised_logits, supervised_only
+from training.model.device import ModelError
+
+# Model types whose packed logits equal the unpacked ones; tests/test_data/batches/test_packing.py proves each.
+PACKABLE = (
+    "cohere", "gemma", "gemma2", "gemma3_text", "glm4", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "granite", "llama",
+    "mistral", "olmo", "olmo2", "phi", "phi3", "qwen2", "qwen3", "smollm3", "starcoder2",
+)  # fmt: skip
+CHECKED_ROWS = 4  # the last ones of a sequence, which would see all that stands before them
+
+
+def check_packable(model_type: str) -> None:
+    """Refuse --packing for an architecture in which packed rows might see one another.
+
+    Raises:
+        ModelError: naming it, and those that are known to keep rows apart.
+    """
+    if model_type not in PACKABLE:
+        raise ModelError(
+            f"--packing with a model of type {model_type}: it is not known to keep packed rows apart, and where they "
+            f"see one another training goes wrong in silence. Leave --packing out. Known are: {', '.join(PACKABLE)}."
+        )
+
+
+def rows_in(sequence: Mapping[str, torch.Tensor]) -> int:
+    """Return how many rows a packed sequence holds."""
+    return int((sequence["position_ids"] == 0).sum())
+
+
+def unpack(sequence: Mapping[str, torch.Tensor], last: int) -> dict[str, torch.Tensor]:
+    """Return the last rows of a packed sequence, (1, tokens), as a padded batch, (at most `last`, longest of them)."""
+    starts = (sequence["position_ids"][0] == 0).nonzero().flatten()[-last:].tolist()
+    ids, labels = (torch.tensor_split(sequence[name][0], starts)[1:] for name in ("input_ids", "labels"))
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX),
+    }
+
+
+def packing_error(model: nn.Module, sequence: Mapping[str, torch.Tensor], skips_head: bool) -> float:
+    """Return the relative difference between logits of packed rows and those of the same rows by themselves.
+
+    They are compared at the supervised positions of the last rows.
+    """
+    alone = supervised_logits(model, supervised_only(unpack(sequence, CHECKED_ROWS)), skips_head)
+    packed = supervised_logits(model, supervised_only(sequence), skips_head)
+    return relative_difference(packed[len(packed) - len(alone) :], alone)
+
+
+def check_packing(model: nn.Module, step: Sequence[Mapping[str, torch.Tensor]], skips_head: bool) -> None:
+    """Compare packed rows of a step with the same rows by themselves, once, before they are trained on.
+
+    Where no sequence of the step holds two rows, this compares a row with itself and says nothing.
+
+    Raises:
+        FailedRunError: they differ by more than rounding does, or the logits are not finite.
+    """
+    model.eval()  # the step puts it back to training
+    with torch.no_grad():
+        error, limit = packing_error(model, max(step, key=rows_in), skips_head), rounding_limit(model)
+    if math.isnan(error):
+        raise FailedRunError(
+            "--packing: the logits of packed rows, or of the same rows by themselves, are not finite numbers: whether "
+            "rows stay apart cannot be checked. See whether the run goes well without --packing."
+        )
+    if error > limit:
+        raise FailedRunError(
+            f"--packing: the logits of packed rows are {error:.1%} away from those of the same rows by themselves; "
+            f"rounding explains at most {limit:.1%}. This model does not keep packed rows apart: leave --packing out."
+        )
