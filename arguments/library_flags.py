@@ -33,7 +33,7 @@ from arguments.settings import (
 DEFAULT_OPTIM = "paged_adamw_32bit"
 DEFAULT_MAX_STEPS = 10000
 OUR_DEFAULTS = (
-    "output_dir", "report_to", "optim", "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps",
+    "output_dir", "optim", "per_device_train_batch_size", "gradient_accumulation_steps", "max_steps",
     "num_train_epochs", "learning_rate", "remove_unused_columns", "max_grad_norm", "do_train", "lr_scheduler_type",
     "warmup_steps", "logging_steps", "logging_first_step", "logging_nan_inf_filter", "save_steps", "save_total_limit",
     "eval_on_start", "train_sampling_strategy",

@@ -187,15 +187,17 @@ def trained(_trained, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def make_args():
-    """A function: command line → (every flag in one namespace, training arguments, generation arguments)."""
+    """A function: command line → (every flag in one namespace, transformers' arguments, generation arguments)."""
 
     def parse_all(argv: list[str]):
         import argparse
 
-        from arguments.training import TrainingArguments, parse
+        from arguments.parser import parse
+        from training.loop.arguments import library_arguments
 
-        model, data, training, generation = parse(TrainingArguments, argv)
-        return argparse.Namespace(**vars(model), **vars(data), **vars(training)), training, generation
+        model, data, training, generation = parse(argv)
+        namespace = argparse.Namespace(**vars(model), **vars(data), **vars(training))
+        return namespace, library_arguments(training), generation
 
     return parse_all
 
@@ -226,7 +228,7 @@ def args_for(make_args):
 @pytest.fixture
 def load(args_for):
     """A function: base directory and flags → the model that would be trained."""
-    from training.model.build import get_accelerate_model
+    from qlora import get_accelerate_model
 
     return lambda base, *flags: get_accelerate_model(args_for(base, *flags), None)[0]
 
@@ -234,7 +236,7 @@ def load(args_for):
 @pytest.fixture
 def add_callback(monkeypatch):
     """A function: callback → every trainer from now on has it too."""
-    from training.loop import trainer as module
+    from training.loop import train as module
 
     def add(callback):
         build = module.build_trainer

@@ -7,12 +7,8 @@ in any case before the base model is.
 import pytest
 
 import qlora
-from arguments.data import DataArguments
-from arguments.generation import GenerationArguments
-from arguments.library_flags import NEEDS, UNUSED
-from arguments.model import ModelArguments
-from arguments.parser import make_parser, without_heavy_packages
-from arguments.training import light_training_arguments, parse
+from arguments.parser import flags_of, make_parser
+from arguments.training import TrainingArguments
 
 # Flag → what is written behind it: a wrong value, and other flags where it is wrong with them alone.
 WRONG = {
@@ -185,28 +181,22 @@ TOLD_BY_TORCH = {"lora_modules", "torch_compile_backend", "torch_compile_mode"}
 WALK = WRONG | dict.fromkeys(TRUTHS, "maybe")
 
 
-@pytest.fixture(scope="module")
-def light() -> type:
-    """The training arguments of the check at the start, which needs no torch."""
-    with without_heavy_packages():
-        return light_training_arguments()
-
-
-def test_every_flag_is_in_the_walk(light):
-    parser = make_parser((ModelArguments, DataArguments, light, GenerationArguments))
-    flags = {action.dest for action in parser._actions} - {"help"}
+def test_every_flag_is_in_the_walk():
+    flags = {action.dest for action in flags_of(make_parser()).values()} - {"help"}
     assert flags == WALK.keys() | FREE.keys()
-    assert {name for names, *_ in NEEDS + UNUSED for name in names} < flags
+    training = TrainingArguments()
+    tied = training.needs() + training.idle(on_cpu=True)
+    assert {name for names, *_ in tied for name in names} < flags
     assert not WALK.keys() & FREE.keys() and not WRONG.keys() & set(TRUTHS)
 
 
 @pytest.mark.parametrize("flag", WALK)
-def test_a_wrong_value_is_refused_before_a_model_loads(flag, light, make_base, command, capsys, monkeypatch):
+def test_a_wrong_value_is_refused_before_a_model_loads(flag, make_base, command, capsys, monkeypatch):
     argv = [*command(make_base(), f"--{flag}"), *WALK[flag].split()]
-    started, run = [], qlora.run
+    started = []
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setattr(qlora, "check_command_line", lambda argv: parse(light, argv))  # as in a process without torch
-    monkeypatch.setattr(qlora, "run", lambda argv: started.append(flag) or run(argv))
+    quiet = qlora.quiet
+    monkeypatch.setattr(qlora, "quiet", lambda: started.append(flag) or quiet())  # what comes after it brings torch
     monkeypatch.setattr("training.model.build.load_base_model", lambda *args: pytest.fail("the base model was loaded"))
     assert qlora.main(argv) == 2
     message = capsys.readouterr().err

@@ -21,7 +21,7 @@ class LogLineCallback(ProgressCallback):
         label: stands before the bar of an evaluation or prediction.
     """
 
-    label = ""
+    label = "eval"
 
     def on_prediction_step(self, *args: Any, **kwargs: Any):
         begins = self.prediction_bar is None

@@ -8,12 +8,8 @@ import sys
 import pytest
 
 import qlora
-from arguments.data import DataArguments
-from arguments.generation import GenerationArguments
-from arguments.model import ModelArguments
-from arguments.parser import NEEDED_MODULES, edit_distance, make_parser, unknown_flag, without_heavy_packages
-from arguments.replaced import INSTEAD, REPLACED_FLAGS
-from arguments.training import light_training_arguments
+from arguments.parser import NEEDED_MODULES, flags_of, make_parser
+from arguments.unknown import INSTEAD, REPLACED_FLAGS, edit_distance, unknown_flag
 from tests.paths import REPOSITORY
 
 
@@ -56,40 +52,26 @@ def test_command_helps():
         assert text in done.stdout
 
 
-def test_checks_load_nothing_heavy_and_leave_nothing_behind():
-    """After the check torch is not loaded, and the library that the run imports is the real one."""
+def test_the_request_is_read_before_anything_heavy_loads():
     printed = run_python(
         """
 import sys
-from data.formats.registry import DataError
-from qlora import check_request
-from arguments.training import ArgumentsError, check_command_line, parse
+from arguments.parser import check_installed, parse
+from common.errors import RequestError
+from data.sources.mixes import check_sources
 for argv in (["--lerning_rate", "1"], ["--full_finetune"], ["--dataset", "no.json"], ["--help"], []):
     try:
-        check_request(argv)
+        check_installed()
+        check_sources(parse(argv).data)
         assert not argv, "not refused"
-    except (ArgumentsError, DataError, SystemExit):
+    except (RequestError, SystemExit):
         pass
-    found = {"torch", "peft", "bitsandbytes", "datasets", "accelerate", "transformers"} & sys.modules.keys()
-    assert not found, (argv, found)
-import transformers
-assert transformers.is_torch_available()
-import transformers.modeling_outputs  # uses torch as it is loaded
-check_command_line(["--lerning_rate", "1"])  # the library is loaded: left to the full parse
+    heavy = {"torch", "peft", "bitsandbytes", "datasets", "accelerate", "transformers"} & sys.modules.keys()
+    assert not heavy, (argv, heavy)
 print("done")
 """
     )
     assert printed.rstrip().endswith("done")
-
-
-def test_light_import_restores_a_library_that_is_loaded():
-    import transformers
-
-    with without_heavy_packages():
-        import transformers as other
-
-        assert other is not transformers
-    assert sys.modules["transformers"] is transformers
 
 
 @pytest.mark.parametrize("module", ["accelerate", "jinja2"])
@@ -112,9 +94,7 @@ def test_every_module_that_is_needed_is_pinned():
 @pytest.fixture(scope="module")
 def known() -> dict:
     """Each spelling of a flag → its argparse action."""
-    with without_heavy_packages():
-        types = (ModelArguments, DataArguments, light_training_arguments(), GenerationArguments)
-        return make_parser(types)._option_string_actions
+    return dict(flags_of(make_parser()))
 
 
 @pytest.fixture
