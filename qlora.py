@@ -252,7 +252,7 @@ def make_trainer(
         collator=replace(module.collator, predict_with_generate=training.predict_with_generate),
         step_collator=module.step_collator,
         packing=training.packing,
-        metrics=EvaluationMetrics(answers if training.predict_with_generate else None),
+        metrics=EvaluationMetrics(len(module.eval or ()), answers if training.predict_with_generate else None),
     )
     trainer.add_callback(SavePeftModelCallback(flags, training.save_total_limit))
     if not training.do_mmlu_eval:
@@ -304,9 +304,8 @@ def measure(plan: Any, trainer: Any, mmlu: Any, module: Any) -> None:
         if trainer.is_world_process_zero():
             save_results(output_dir, "eval", results["eval"])
     if training.do_predict:
-        results["predict"] = predict(
-            trainer, measured, module.predict, module.collator, EvaluationMetrics(), output_dir
-        )
+        losses = EvaluationMetrics(len(module.predict))
+        results["predict"] = predict(trainer, measured, module.predict, module.collator, losses, output_dir)
         if trainer.is_world_process_zero():
             save_results(output_dir, "predict", results["predict"])
     if not trainer.is_world_process_zero():

@@ -6,7 +6,6 @@
 A key holds a digest of the code that prepares rows, so that no change of it meets rows that the old code made.
 """
 
-import functools
 import hashlib
 import tempfile
 from pathlib import Path
@@ -49,7 +48,6 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-@functools.cache
 def code_digest(names: tuple[str, ...], root: Path = HERE) -> str:
     """Return a digest of the source of whole packages, and of modules, in `root`."""
     places = [root / name for name in names]

@@ -91,7 +91,8 @@ def predict(
         if not trainer.is_world_process_zero():
             continue
         path = Path(output_dir) / FILES[name]
-        metrics |= write_predictions(path, rows, output.predictions, collator, end_ids(trainer.generation), kind)
+        generated = output.predictions[: len(rows)]  # processes repeat rows to fill their last batch
+        metrics |= write_predictions(path, rows, generated, collator, end_ids(trainer.generation), kind)
         model.lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
         if not metrics[f"{kind}_references"]:  # questions without answers have no loss either
             for what in ("loss", "perplexity", "supervised_tokens"):

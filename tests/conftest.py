@@ -226,6 +226,17 @@ def args_for(make_args):
 
 
 @pytest.fixture
+def asked():
+    """A function: base directory and flags → the typed flags; on the CPU wherever the tests run."""
+    from arguments.parser import parse
+
+    def build(base, *flags):
+        return parse(["--model_name_or_path", str(base), "--lora_r", "4", "--use_cpu", *map(str, flags)])
+
+    return build
+
+
+@pytest.fixture
 def load(args_for):
     """A function: base directory and flags → the model that would be trained."""
     from qlora import get_accelerate_model

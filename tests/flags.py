@@ -29,3 +29,33 @@ def data_request(**changed: Any) -> Any:
     others = {name: value for name, value in changed.items() if name not in names}
     defaults = {"trains": True, "evaluates": False, "predicts": False, "seed": 0, "cache_dir": None, "token": False}
     return Request(data=data, **defaults | {"prompt_format": "alpaca"} | others)
+
+
+def tokenizer_of(argv: list[str]) -> Any:
+    """Return the tokenizer that a command line loads."""
+    from arguments.parser import parse
+    from training.model.build import read_base
+
+    model, data, training, generation = parse(argv)
+    return read_base(model, data, training, generation.max_new_tokens, None).tokenizer
+
+
+def trainer_of(argv: list[str]) -> tuple[Any, Any]:
+    """Return the trainer and the `DataModule` that `qlora.run` would build for a command line."""
+    import torch
+
+    import qlora
+    from arguments.parser import parse
+    from data.loading import make_data_module
+    from training.loop.arguments import library_arguments
+    from training.model.build import build_model, read_base
+    from training.plan import make_plan
+
+    plan = make_plan(parse(argv))
+    torch.manual_seed(0)
+    base = read_base(plan.model, plan.data, plan.training, plan.generation.max_new_tokens, plan.checkpoint)
+    model = build_model(plan.model, plan.training, base, plan.checkpoint)
+    module = make_data_module(base.tokenizer, plan.data, plan.training)
+    settings = library_arguments(plan.training)
+    trainer, _ = qlora.make_trainer(plan, settings, model, base.tokenizer, module, [], {})
+    return trainer, module

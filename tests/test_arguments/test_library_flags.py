@@ -17,16 +17,20 @@ from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.trainer_utils import SchedulerType
 
 import qlora
-from arguments import setting_rules as rules
+from arguments import settings as rules
+from arguments.checks import TRACKERS
 from arguments.declare import ArgumentsError
 from arguments.evaluation import ANSWER_METRICS, LOSSES
-from arguments.library_flags import unused_library_flags, value_of
-from arguments.replaced import TRACKERS
+from arguments.parser import parse
+from arguments.settings import value_of
 from data.loading import make_data_module
 from eval.metrics.text import text_metrics
-from training.loop.trainer import build_trainer
-from training.model.base import ModelError, load_config
-from training.model.build import check_layer_names, get_accelerate_model
+from training.loop.arguments import library_arguments
+from training.loop.evaluation import EvaluationMetrics
+from training.loop.train import build_trainer, generation_config
+from training.model.base import hub_options, load_config
+from training.model.build import build_model, check_layer_names, read_base
+from training.model.device import ModelError, machine_notes
 from training.trial import planned_steps, try_out, try_schedule
 
 SCHEDULES = [kind.value for kind in SchedulerType]
@@ -36,7 +40,7 @@ EVALUATED = ["--eval_strategy", "steps", "--eval_steps", "1"]
 
 def refusal(make_args, *argv: str) -> str:
     with pytest.raises(ArgumentsError) as refused:
-        make_args(["--use_cpu", *argv])
+        machine_notes(parse(["--use_cpu", *argv]).training)
     return str(refused.value)
 
 
@@ -122,7 +126,7 @@ def test_best_metrics_are_those_that_are_measured(shared):
             ["--lr_scheduler_type", "greedy", "--metric_for_best_model", "bleu", "--predict_with_generate", *EVALUATED],
             ["greedy follows bleu to its min", '{"mode": "max"}'],
         ),
-        (["--warmup_steps", "1.5"], ["--warmup_steps 1.5", "a whole number, or a share"]),
+        (["--warmup_steps", "1.5"], ["--warmup_steps 1.5", "a whole number of steps, or a share"]),
         (["--gradient_checkpointing_kwargs", '{"nosuch": 1}'], ["--gradient_checkpointing_kwargs", "every_n_layers"]),
         (
             ["--gradient_checkpointing_kwargs", '{"use_reentrant": true, "debug": true}'],
@@ -163,7 +167,7 @@ def test_best_metrics_are_those_that_are_measured(shared):
         ),
         (
             ["--load_best_model_at_end", "--eval_strategy", "steps", "--eval_steps", "2", "--save_steps", "3"],
-            ["--load_best_model_at_end", "multiple"],
+            ["--load_best_model_at_end", "a multiple of the second"],
         ),
         (["--metric_for_best_model", "loss"], ["--metric_for_best_model loss", "--eval_strategy"]),
         (["--metric_for_best_model", "rougeL", *EVALUATED], ["rougeL", "--predict_with_generate"]),
@@ -176,7 +180,7 @@ def test_best_metrics_are_those_that_are_measured(shared):
         (["--push_to_hub"], ["--push_to_hub with HF_HUB_OFFLINE=1"]),
         (["--push_to_hub", "--hub_strategy", "checkpoint"], ["--hub_strategy checkpoint", "every_save"]),
         (["--debug", "tpu_metrics_debug"], ["--debug tpu_metrics_debug", "torch_xla"]),
-        (["--debug", "nosuch"], ["--debug", "'underflow_overflow'"]),
+        (["--debug", "nosuch"], ["--debug nosuch", "underflow_overflow"]),
     ],
 )
 def test_refusals_name_what_is_wrong(make_args, argv, parts, monkeypatch):
@@ -197,7 +201,8 @@ def test_what_shards_a_model_is_refused_where_nothing_is_sharded(make_args, monk
 
 
 def test_deepspeed_files_are_read(make_args, tmp_path, monkeypatch):
-    monkeypatch.setattr("arguments.library_flags.require_package", lambda *names: None)
+    for module in ("checks", "training"):
+        monkeypatch.setattr(f"arguments.{module}.require_package", lambda *names: None)
     path = tmp_path / "ds.json"
     assert f"--deepspeed {path}: cannot be read" in refusal(make_args, "--deepspeed", str(path))
     path.write_text("nojson")
@@ -207,7 +212,8 @@ def test_deepspeed_files_are_read(make_args, tmp_path, monkeypatch):
 
 
 def test_what_needs_a_gpu(make_args, monkeypatch):
-    monkeypatch.setattr("arguments.library_flags.require_package", lambda *names: None)
+    for module in ("checks", "training"):
+        monkeypatch.setattr(f"arguments.{module}.require_package", lambda *names: None)
     message = refusal(make_args, "--gradient_checkpointing_kwargs", '{"offload": true}')
     assert "--activation_checkpointing_kwargs with offload" in message
     assert "--use_liger_kernel without a GPU" in refusal(make_args, "--use_liger_kernel")
@@ -252,7 +258,14 @@ def test_which_is_the_better_metric(make_args, metric, greater):
     assert make_args(argv)[1].greater_is_better is greater
 
 
-def test_flags_without_effect_are_named(make_args, monkeypatch):
+def idle(*argv: str) -> dict[str, str]:
+    """Flags that have no effect, with what they need."""
+    training = parse(list(argv)).training
+    rows = ((training.flags_set(names), needed) for names, needed, works in training.idle(on_cpu=True) if not works)
+    return {", ".join(flags): needed for flags, needed in rows if flags}
+
+
+def test_flags_without_effect_are_named(monkeypatch):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     argv = [
         "--eval_steps",
@@ -266,22 +279,23 @@ def test_flags_without_effect_are_named(make_args, monkeypatch):
         "--save_steps",
         "3",
     ]
-    assert unused_library_flags(make_args(["--use_cpu", *argv])[1]) == [
-        "--eval_steps 5: no effect without --eval_strategy steps",
-        "--save_steps 3: no effect without --save_strategy steps",
-        "--run_name mine: no effect without a tracker (--report_to)",
-        "--ddp_timeout 9: no effect without a launcher, such as torchrun",
-    ]
-    assert unused_library_flags(make_args(["--use_cpu", *EVALUATED])[1]) == []
+    assert idle(*argv) == {
+        "--eval_steps 5": "--eval_strategy steps",
+        "--save_steps 3": "--save_strategy steps",
+        "--run_name mine": "a tracker (--report_to)",
+        "--ddp_timeout 9": "a launcher, such as torchrun",
+    }
+    assert idle(*EVALUATED) == {}
 
 
-def test_names_of_layers_are_looked_up_without_weights(make_base, args_for, monkeypatch):
+def test_names_of_layers_are_looked_up_without_weights(make_base, monkeypatch):
     monkeypatch.delitem(rules.OPTIMIZER_PACKAGES, "galore_adamw")
     base = make_base()
 
     def check(*flags):
-        args = args_for(base, *flags)
-        check_layer_names(args, load_config(args, str(base)))
+        model, _, training, _ = parse(["--model_name_or_path", str(base), "--lora_r", "4", *flags])
+        options = hub_options(model, None)
+        check_layer_names(load_config(str(base), options), training, str(base), options)
 
     galore = ("--full_finetune", "--bits", "16", "--optim", "galore_adamw", "--optim_target_modules")
     check("--lora_modules", "q_proj,down_proj")
@@ -297,7 +311,7 @@ def test_names_of_layers_are_looked_up_without_weights(make_base, args_for, monk
 
 
 @pytest.fixture(scope="module")
-def shared(make_base, make_args, rows_file, tmp_path_factory):
+def shared(make_base, rows_file, tmp_path_factory):
     """A tiny model with an adapter and its rows, loaded once: `trainer(flags)` makes a trainer of it."""
     out = tmp_path_factory.mktemp("out")
     plain = ["--model_name_or_path", str(make_base()), "--dataset", str(rows_file), "--output_dir", str(out)]
@@ -306,16 +320,28 @@ def shared(make_base, make_args, rows_file, tmp_path_factory):
     plain += ["--save_strategy", "no"]
     plain += ["--gradient_accumulation_steps", "1", "--logging_strategy", "no", "--eval_dataset_size", "4"]
     plain += ["--gradient_checkpointing", "False"]
-    args = make_args([*plain, "--do_eval"])[0]
-    model, tokenizer = get_accelerate_model(args, None)
-    module = make_data_module(tokenizer, args)
+    arguments = parse([*plain, "--do_eval"])
+    base = read_base(arguments.model, arguments.data, arguments.training, 8, None)
+    model = build_model(arguments.model, arguments.training, base, None)
+    module = make_data_module(base.tokenizer, arguments.data, arguments.training)
 
     def trainer(*flags: str):
-        _, training, generation = make_args([*plain, *flags])
-        collators = {} if training.step_batching else {"train_collator": None}
-        return build_trainer(model, tokenizer, training, generation, {**module, **collators})
+        asked = parse([*plain, *flags])
+        generation = generation_config(asked.generation, model, base.tokenizer, ())
+        batching = module.step_collator if asked.training.step_batching else None
+        rows = {"train": module.train, "evaluated": module.eval, "collator": module.collator}
+        settings = library_arguments(asked.training)
+        metrics = EvaluationMetrics(len(module.eval))
+        how = {"step_collator": batching, "packing": False, "metrics": metrics}
+        return build_trainer(model, base.tokenizer, settings, generation, **rows, **how)
 
     return Namespace(plain=plain, model=model, trainer=trainer)
+
+
+def settings_of(argv):
+    """Our flags of training, and transformers' of them."""
+    training = parse(argv).training
+    return training, library_arguments(training)
 
 
 def assert_trains(shared, *flags: str) -> None:
@@ -344,14 +370,14 @@ SETTINGS = {
 def test_each_schedule_trains(kind, shared, make_args):
     flags = ["--lr_scheduler_type", kind, *(EVALUATED if kind in rules.FOLLOWING_SCHEDULES else [])]
     flags += ["--lr_scheduler_kwargs", json.dumps(SETTINGS[kind])] if kind in SETTINGS else []
-    try_schedule(make_args([*shared.plain, *flags])[1], steps=2)
+    try_schedule(*settings_of([*shared.plain, *flags]), steps=2)
     assert_trains(shared, *flags)
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_each_optimizer_trains_or_is_refused(kind, shared, make_args):
     try:
-        try_out(make_args([*shared.plain, "--optim", kind])[1])
+        try_out(*settings_of([*shared.plain, "--optim", kind]))
     except ArgumentsError as refused:
         assert f"--optim {kind}" in str(refused)
         missing = rules.OPTIMIZER_PACKAGES.keys() | set(rules.UPDATING_IN_BACKWARD)
@@ -370,11 +396,11 @@ def test_each_optimizer_trains_or_is_refused(kind, shared, make_args):
     ],
 )
 def test_what_cannot_be_made_is_refused(make_args, argv, parts):
-    args = make_args(["--use_cpu", *argv])[1]
+    args = settings_of(["--use_cpu", *argv])
     if parts is None:
-        return try_out(args)
+        return try_out(*args)
     with pytest.raises(ArgumentsError) as refused:
-        try_out(args)
+        try_out(*args)
     for part in parts:
         assert part in str(refused.value), part
 
@@ -395,11 +421,9 @@ def test_what_cannot_be_made_is_refused(make_args, argv, parts):
     ],
 )
 def test_impossible_learning_rates_are_refused(make_args, kind, settings, more, parts):
-    args = make_args(["--use_cpu", "--lr_scheduler_type", kind, "--lr_scheduler_kwargs", json.dumps(settings), *more])[
-        1
-    ]
+    args = settings_of(["--use_cpu", "--lr_scheduler_type", kind, "--lr_scheduler_kwargs", json.dumps(settings), *more])
     with pytest.raises(ArgumentsError) as refused:
-        try_schedule(args, steps=100)
+        try_schedule(*args, steps=100)
     for part in parts:
         assert part in str(refused.value), part
 
@@ -415,7 +439,8 @@ def test_planned_steps_are_those_that_are_trained(shared, make_args, drop_last, 
     batches = trainer.get_train_dataloader()
     if len(batches):  # else the run says that not one step can be trained
         *_, total = trainer.set_initial_training_values(trainer.args, batches)
-        assert planned_steps(make_args([*shared.plain, *flags])[1], len(trainer.train_dataset)) == total
+        training, settings = settings_of([*shared.plain, *flags])
+        assert planned_steps(settings, len(trainer.train_dataset), training.step_batching) == total
 
 
 # ---- Pushing to the hub --------------------------------------------------------------------------------------------

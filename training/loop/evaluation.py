@@ -1,6 +1,6 @@
 """What an evaluation measures: the loss by supervised token, and generated answers where these are asked for.
 
-metrics = EvaluationMetrics(measure_answers=None)
+metrics = EvaluationMetrics(rows=len(eval_dataset))
 Trainer(..., compute_metrics=metrics)
 metrics.row_losses                        # (rows, 2), of the evaluation that was last
 """
@@ -18,6 +18,7 @@ class EvaluationMetrics:
     """The trainer's `compute_metrics`, of what `QLoRATrainer.prediction_step` gives.
 
     Args:
+        rows: how many are evaluated. Processes repeat rows to fill their last batch; the surplus comes at the end.
         measure_answers: (rows, longest) generated ids, filled up with −100 → metrics; None where there are no answers
             to measure.
 
@@ -25,16 +26,16 @@ class EvaluationMetrics:
         row_losses: (rows, 2), sums of losses in nats and supervised tokens of each row that was evaluated last.
     """
 
-    def __init__(self, measure_answers: MeasureAnswers | None = None):
-        self.measure_answers = measure_answers
+    def __init__(self, rows: int, measure_answers: MeasureAnswers | None = None):
+        self.rows, self.measure_answers = rows, measure_answers
         self.row_losses = numpy.zeros((0, 2))
 
     def __call__(self, prediction: EvalPrediction) -> dict[str, float]:
         """Return metrics by names without a prefix."""
-        self.row_losses = prediction.label_ids
+        self.row_losses = prediction.label_ids[: self.rows]
         metrics = loss_metrics(self.row_losses)
         if self.measure_answers is not None:
-            metrics |= self.measure_answers(prediction.predictions)
+            metrics |= self.measure_answers(prediction.predictions[: self.rows])
         return metrics
 
 

@@ -46,9 +46,9 @@ def build_trainer(
     train: Any,
     evaluated: Any,
     collator: Any,
-    step_collator: Any = None,
-    packing: bool = False,
-    metrics: EvaluationMetrics | None = None,
+    step_collator: Any,
+    packing: bool,
+    metrics: EvaluationMetrics,
 ) -> QLoRATrainer:
     """Return the trainer of a run.
 
@@ -73,7 +73,7 @@ def build_trainer(
         eval_dataset=evaluated,
         data_collator=collator,
         processing_class=tokenizer,
-        compute_metrics=metrics or EvaluationMetrics(),
+        compute_metrics=metrics,
         generation=generation,
         step_collator=step_collator,
         packing=packing,

@@ -122,7 +122,8 @@ def load_adapters(model: nn.Module, directory: str, name: str) -> PeftModel:
         CheckpointError: the adapter is damaged, or of another model.
     """
     try:
-        config = LoraConfig.from_pretrained(directory, inference_mode=False)
+        config = LoraConfig.from_pretrained(directory)
+        config.inference_mode = False
         tuned = PeftModelForCausalLM(model, config)
         # PEFT would leave the parts that the file lacks as if never trained.
         missing = tuned.load_adapter(directory, "default", is_trainable=True).missing_keys

@@ -136,7 +136,7 @@ def test_without_bos_an_empty_prompt_still_starts_generation():
 def test_tokenizes_once_a_field(monkeypatch):
     tokenizer, calls = word_tokenizer(), []
     collator = make(tokenizer)
-    assert collator.anchor == ""  # asked once
+    assert collator.pairs.anchor == ""  # asked once
     original = type(tokenizer).__call__
     monkeypatch.setattr(type(tokenizer), "__call__", lambda self, *a, **k: calls.append(a) or original(self, *a, **k))
     collator(TEXTS)
@@ -156,10 +156,10 @@ def test_a_space_that_is_put_before_every_text_stands_before_none_that_follows_a
     for backend, unk in ((spaced, None), (sentence, "<unk>")):
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token=unk)
         collator = make(tokenizer)
-        [(source, target)] = collator.pair_ids(["foo"], ["bar"])
+        [(source, target)] = collator.pairs.uncut(["foo"], ["bar"])
         assert tokenizer.decode(source + target).strip() == "foobar"
-        assert tokenizer.decode(collator.pair_ids([""], ["bar"])[0][1]).strip() == "bar"
-    [(source, target)] = collator.pair_ids(["x"], ["語"])
+        assert tokenizer.decode(collator.pairs.uncut([""], ["bar"])[0][1]).strip() == "bar"
+    [(source, target)] = collator.pairs.uncut(["x"], ["語"])
     assert target == [0]
 
 

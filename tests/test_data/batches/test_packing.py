@@ -11,14 +11,17 @@ from transformers import trainer_utils
 
 import qlora
 from common.errors import FailedRunError
+from common.forward import EXACT, ROUNDED
 from data.batches.packing import best_fit, pack
 from data.batches.steps import StepCollator
+from tests.flags import trainer_of
 from tests.rounding import DESCENT, ROUNDING, ROUNDING_BF16, assert_near
-from tests.test_training.loop.test_trainer import make_trainer, rows_of
-from training.loop import steps
+from tests.test_training.loop.test_trainer import rows_of
+from training.loop import packing
 from training.loop import trainer as trainer_module
 from training.loop.loss import supervised_only, takes_logits_to_keep
-from training.loop.steps import EXACT, PACKABLE, packing_error, unpack
+from training.loop.packing import PACKABLE, packing_error, unpack
+from training.loop.steps import collate_step
 
 LEAKY = ("bloom", "falcon", "mpt", "opt")  # their attention knows nothing of positions that restart
 
@@ -141,7 +144,7 @@ def test_the_check_finds_what_would_make_a_known_architecture_leak():
         assert model.config.use_cache and packing_error(model, sequence, skips_head=True) > 0.05
         model.config.use_cache = False
         assert packing_error(model, sequence, skips_head=True) < ROUNDING
-        assert 0 < packing_error(model.to(torch.bfloat16), sequence, skips_head=True) < steps.ROUNDED / 3
+        assert 0 < packing_error(model.to(torch.bfloat16), sequence, skips_head=True) < ROUNDED / 3
 
 
 def test_no_row_predicts_the_first_token_of_the_next():
@@ -165,39 +168,45 @@ def test_the_check_passes_with_weights_of_any_bits(bits, make_base, make_args, c
         weight.data.mul_(10 if weight.dim() > 1 else 1)
     model.save_pretrained(tmp_path / "base")
     AutoTokenizer.from_pretrained(make_base()).save_pretrained(tmp_path / "base")
-    trainer, module = make_trainer(make_args, command(tmp_path / "base", "--packing", "--bits", bits))
-    step = module["train_collator"](rows_of(module, 8))
-    trainer.training_step(trainer.model, step, trainer._get_num_items_in_batch([step], trainer.args.device))
-    assert trainer.packing_checked
+    trainer, module = trainer_of(command(tmp_path / "base", "--packing", "--bits", bits))
+    take(trainer, module.step_collator, rows_of(module, 8))
+    assert not trainer.packing_unchecked
+
+
+def take(trainer, make_micro_batches, rows):
+    """The loss of one optimizer step of these rows, as the library asks for it."""
+    steps = iter([collate_step(make_micro_batches, rows)])
+    [step], items = trainer.get_batch_samples(steps, 1, trainer.args.device)
+    return trainer.training_step(trainer.model, step, items)
 
 
 def test_the_check_waits_for_rows_that_share_a_sequence(make_base, make_args, command, monkeypatch):
     """A row by itself is always as far from itself as it should be."""
-    trainer, module = make_trainer(make_args, command(make_base(), "--packing"))
+    trainer, module = trainer_of(command(make_base(), "--packing"))
     checked = []
     monkeypatch.setattr(trainer_module, "check_packing", lambda model, step, *args: checked.append(len(step)))
     rows = rows_of(module, 2)
-    alone, together = (StepCollator(module["data_collator"], 1, pack_length=n)(rows) for n in (160, 400))
+    alone, together = (StepCollator(module.collator, 1, pack_length=n)(rows) for n in (160, 400))
     assert [len(alone), len(together)] == [2, 1]
     for step, expected in ((alone, []), (alone, []), (together, [1]), (together, [1])):
-        trainer.training_step(trainer.model, step, trainer._get_num_items_in_batch([step], trainer.args.device))
-        assert checked == expected and trainer.packing_checked == bool(expected)
+        take(trainer, lambda rows, step=step: step, rows)
+        assert checked == expected and trainer.packing_unchecked == (not expected)
 
 
 @pytest.mark.parametrize(("error", "said"), [(float("nan"), "not finite"), (0.5, "50.0% away")])
 def test_a_check_that_fails_stops_the_run(error, said, make_base, make_args, command, monkeypatch):
-    trainer, module = make_trainer(make_args, command(make_base(), "--packing"))
-    monkeypatch.setattr(steps, "packing_error", lambda *args: error)
+    trainer, module = trainer_of(command(make_base(), "--packing"))
+    monkeypatch.setattr(packing, "packing_error", lambda *args: error)
     with pytest.raises(FailedRunError, match=said):
-        trainer.training_step(trainer.model, module["train_collator"](rows_of(module, 4)))
-    assert not trainer.packing_checked
+        take(trainer, module.step_collator, rows_of(module, 4))
+    assert trainer.packing_unchecked
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gpt_neox", "gpt2", "gemma"])
 @pytest.mark.parametrize("flags", [[], ["--train_on_source"], ["--label_smoothing_factor", "0.1"]], ids=str)
 def test_packed_loss_and_gradient_are_the_unpacked_ones(architecture, flags, make_base, make_args, command):
     """One step of eight rows through the trainer: packed, in one padded batch, and in eight."""
-    trainer, module = make_trainer(make_args, command(make_base(architecture), "--packing", *flags))
+    trainer, module = trainer_of(command(make_base(architecture), "--packing", *flags))
     for name, parameter in trainer.model.named_parameters():
         if "lora_B" in name:  # it starts at zero, where A has no gradient
             torch.nn.init.normal_(parameter, std=0.05)
@@ -205,22 +214,21 @@ def test_packed_loss_and_gradient_are_the_unpacked_ones(architecture, flags, mak
         if isinstance(layer, torch.nn.Dropout):
             layer.p = 0.0
     rows = rows_of(module, 8)
-    collator = module["data_collator"]
+    collator = module.collator
     ways = [StepCollator(collator, 1, pack_length=300), StepCollator(collator, 8), StepCollator(collator, 1)]
     results = []
-    for step in (way(rows) for way in ways):
+    for way in ways:
         trainer.model.zero_grad()
-        items = trainer._get_num_items_in_batch([step], trainer.args.device)
-        trainer.packing_checked = "position_ids" not in step[0]
-        loss = trainer.training_step(trainer.model, step, items)
+        trainer.packing_unchecked = way.pack_length is not None
+        loss = take(trainer, way, rows)
         trained = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
         gradients = {name: p.grad.clone() for name, p in trained.items()}
-        results.append((len(step), gradients | {"loss": loss}))
+        results.append((len(way(rows)), gradients | {"loss": loss}))
     (sequences, packed), *others = results
     assert 1 < sequences < 8 and [count for count, _ in others] == [1, 8]
     for _, padded in others:
         assert_near(packed, padded)
-    assert trainer.packing_checked
+    assert not trainer.packing_unchecked
 
 
 def train(argv, adapter_of, out: Path):
@@ -281,7 +289,7 @@ def test_unknown_architecture_is_refused(opt_base, command, capsys, tmp_path):
 
 def test_run_that_leaks_is_stopped_before_its_first_step(opt_base, command, capsys, tmp_path, monkeypatch):
     """As if a leaky architecture stood on the list."""
-    monkeypatch.setattr(steps, "PACKABLE", (*PACKABLE, "opt"))
+    monkeypatch.setattr(packing, "PACKABLE", (*PACKABLE, "opt"))
     assert qlora.main(command(opt_base, "--packing", "--save_steps", "1")) == 1
     assert "leave --packing out" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("checkpoint-*"))

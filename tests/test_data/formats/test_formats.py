@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import DataError
+from data import named
 from data.formats import conversations
 from data.formats import registry as formats
 from data.formats.detection import as_question, detect_format, find_format
@@ -285,7 +286,7 @@ def test_record_in_the_readme_is_of_its_format(name):
 def test_code_in_the_readme_adds_a_format():
     code = re.search(r"```python\n(.*?)```", readme(), re.DOTALL)[1]
     function, in_formats, in_datasets = re.split(r"^# in .*\n", code, flags=re.MULTILINE)
-    names = dict(vars(formats))
+    names = vars(formats) | vars(named)
     exec(function, names)
     (row,), data_sets = eval(f"[{in_formats}]", names), eval(f"{{{in_datasets}}}", names)
     assert row.convert({"riddle": "What has keys but no locks?", "solution": "A piano."}) == {

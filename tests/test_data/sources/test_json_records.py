@@ -1,10 +1,9 @@
-"""JSON read in blocks gives what Python's parser makes of the whole, and mistakes where it finds them."""
+"""JSON lists and lines give what Python's parser makes of them, and mistakes where it finds them."""
 
 import io
 import itertools
 import json
 import random
-import re
 
 import pytest
 
@@ -41,18 +40,16 @@ def random_document(rng: random.Random) -> tuple[str, list[tuple[int, dict]]]:
     return text + rng.choice(["]", "\n]\n", " \n\n ] \n"]), expected
 
 
-def read_blocks(text: str, block: int, monkeypatch) -> list:
-    monkeypatch.setattr("data.sources.json_records.BLOCK", block)
+def read(text: str) -> list:
     return list(read_json("a.json", io.StringIO(text), by_line=False))
 
 
-def test_blocks_of_any_size_give_what_the_whole_gives(monkeypatch):
+def test_lists_give_their_objects_with_their_lines():
     for seed in range(300):
         rng = random.Random(seed)
         text, expected = random_document(rng)
         assert json.loads(text) == [record for _, record in expected]
-        for block in (1, 2, 3, rng.randrange(4, 20), rng.randrange(20, 100)):
-            assert read_blocks(text, block, monkeypatch) == expected, (seed, block)
+        assert read(text) == expected, seed
 
 
 def break_document(rng: random.Random) -> tuple[str, json.JSONDecodeError]:
@@ -68,32 +65,19 @@ def break_document(rng: random.Random) -> tuple[str, json.JSONDecodeError]:
             return broken, error
 
 
-def test_mistakes_are_found_at_the_line_and_column_where_pythons_parser_finds_them(monkeypatch):
+def test_mistakes_are_found_at_the_line_and_column_where_pythons_parser_finds_them():
     located = 0
     for seed in range(300):
         rng = random.Random(seed)
         broken, error = break_document(rng)
-        for block in (1, 5, rng.randrange(16, 100), 1 << 20):
-            with pytest.raises(DataError) as refused:
-                read_blocks(broken, block, monkeypatch)
-            # A value that is no object may stand before the mistake.
-            if "is not an object" not in str(refused.value):
-                located += 1
-                where = f"a.json, line {error.lineno}, column {error.colno}: not valid JSON: "
-                assert str(refused.value).startswith(where), (seed, block)
-    assert located > 1000
-
-
-@pytest.mark.parametrize("number", ["1234567890", "-12.5", "1e+10", "1.25E-3", "-0.0", "-Infinity", "NaN"])
-@pytest.mark.parametrize("block", range(1, 12))
-def test_numbers_that_go_on_in_the_next_block(monkeypatch, number, block):
-    [(_, record)] = read_blocks('[{"n": ' + number + "}]", block, monkeypatch)
-    assert repr(record) == repr(json.loads('{"n": ' + number + "}"))
-    with pytest.raises(DataError, match=re.escape(f"line 1: {json.dumps(json.loads(number))} is not an object")):
-        read_blocks(f"[{number}]", block, monkeypatch)
-
-
-# One record at a time
+        with pytest.raises(DataError) as refused:
+            read(broken)
+        # A value that is no object may stand before the mistake.
+        if "is not an object" not in str(refused.value):
+            located += 1
+            where = f"a.json, line {error.lineno}, column {error.colno}: not valid JSON: "
+            assert str(refused.value).startswith(where), seed
+    assert located > 250
 
 
 class Counted(io.StringIO):
@@ -101,30 +85,20 @@ class Counted(io.StringIO):
 
     furthest = 0
 
-    def read(self, size=-1):
-        return self._seen(super().read(size))
-
     def readline(self, size=-1):
         return self._seen(super().readline(size))
+
+    def __next__(self):
+        return self._seen(super().__next__())
 
     def _seen(self, text):
         self.furthest = max(self.furthest, self.tell())
         return text
 
 
-@pytest.mark.parametrize("separator", [", ", ",\n"], ids=["on one line", "on many lines"])
-def test_a_list_is_read_no_further_than_its_records_are_taken(monkeypatch, separator):
-    monkeypatch.setattr("data.sources.json_records.BLOCK", 500)
-    text = Counted("[" + separator.join(json.dumps({**ROW, "id": n}) for n in range(10_000)) + "]")
-    records = read_json("a.json", text, by_line=False)
+def test_lines_are_read_no_further_than_their_records_are_taken():
+    text = Counted("\n".join(json.dumps({**ROW, "id": n}) for n in range(10_000)))
+    records = read_json("a.jsonl", text, by_line=True)
     assert [record["id"] for _, record in itertools.islice(records, 20)] == list(range(20))
     assert text.furthest < 5_000
     assert sum(1 for _ in records) == 9_980
-
-
-def test_a_mistake_ends_the_reading_there(monkeypatch):
-    monkeypatch.setattr("data.sources.json_records.BLOCK", 500)
-    text = Counted("[" + ",\n".join([json.dumps(ROW)] * 20 + ['{"instruction" "Say"}'] + [json.dumps(ROW)] * 10_000))
-    with pytest.raises(DataError, match="line 21, column 16"):
-        list(read_json("a.json", text, by_line=False))
-    assert text.furthest < 5_000

@@ -9,6 +9,7 @@ import pytest
 
 from common.errors import DataError
 from common.labels import IGNORE_INDEX
+from data.batches.collator import DataCollatorForCausalLM
 from data.tokens.encoder import NO_ANSWER, RowEncoder
 from data.tokens.pairs import PairEncoder
 from data.tokens.store import column, tokenize
@@ -64,7 +65,7 @@ def encode(made, *rows):
 
 def check(made, row):
     """What holds for every row."""
-    ids, labels, limit = row["input_ids"], row["labels"], made.collator.source_max_len + made.collator.target_max_len
+    ids, labels, limit = row["input_ids"], row["labels"], made.pairs.limit
     counts = [row[name] for name in ("source_tokens", "source_cut", "target_tokens", "target_cut")]
     assert counts[0] - counts[1] + counts[2] - counts[3] == row["length"] == len(ids) == len(labels) <= limit
     assert min(counts) >= 0
@@ -309,7 +310,7 @@ def test_pairs_are_cut_counted_and_the_same_as_the_collators(tiny_tokenizer):
     pairs = [("What is it?", "It is so."), ("", "x"), ("long " * 30, "It is so."), ("q", "long " * 30)]
     made = encoder(tiny_tokenizer, 20, 12)
     rows = encode(made, *pairs)
-    expected = made.collator.encode([{"input": source, "output": target} for source, target in pairs])
+    expected = made.pairs.encode(*zip(*pairs, strict=True))
     for row, (source, target) in zip(rows, expected, strict=True):
         assert row["input_ids"] == source + target
         assert row["labels"] == [IGNORE_INDEX] * len(source) + target
@@ -405,7 +406,7 @@ def cached(rows_of, tmp_path, monkeypatch, _tiny_tokenizer_text):
         made = encoder(tokenizer, source, target, train_on_source, template)
         monkeypatch.setattr(Counted, "calls", 0)
         tokenizer("a", truncation=True, max_length=next(lengths))  # settings of a call, which are not the tokenizer's
-        rows, dropped = tokenize(rows_of(*pairs, **changed), Counted(made.collator), tmp_path)
+        rows, dropped = tokenize(rows_of(*pairs, **changed), Counted(made.pairs, train_on_source), tmp_path)
         assert len(rows) + len(dropped) == len(pairs)
         return Counted.calls
 
@@ -449,7 +450,7 @@ def test_another_tokenizer_or_code_changes_the_key(cached, monkeypatch, _tiny_to
 
 def test_a_cut_short_write_leaves_nothing_to_trust(cached, monkeypatch):
     with monkeypatch.context() as broken:
-        broken.setattr("data.tokens.encoder.BATCH", 5)
+        broken.setattr("data.tokens.store.BATCH", 5)
         original = RowEncoder.__call__
 
         def fail(self, rows):
@@ -488,5 +489,5 @@ def test_dropped_rows_stand_apart_with_their_place(rows_of, tiny_tokenizer, tmp_
     assert [kept["place"][:], kept["input"][:]] == [[1, 3], ["a", "c"]]
     assert [dropped["place"][:], dropped["dropped"][:]] == [[2], [NO_ANSWER]]
     assert column(kept, "length").tolist() == kept["length"][:] == [len(ids) for ids in kept["input_ids"]]
-    collated = made.collator([kept[0], kept[1]])
+    collated = DataCollatorForCausalLM(made.tokenizer, 64, 32, False, False)([kept[0], kept[1]])
     assert collated["input_ids"][0][: kept[0]["length"]].tolist() == kept[0]["input_ids"]

@@ -8,38 +8,37 @@ import torch
 import transformers
 
 import qlora
-from data.loading import make_data_module
 from tests.conftest import ARCHITECTURES
+from tests.flags import trainer_of
 from tests.paths import REPOSITORY
 from tests.rounding import DESCENT, ROUNDING, assert_near
 from training.loop import trainer as trainer_module
-from training.loop.loss import row_losses, supervised_only, takes_logits_to_keep
-from training.loop.steps import StepSampler
-from training.loop.trainer import build_trainer
-from training.model.build import get_accelerate_model
-
-
-def make_trainer(make_args, argv):
-    """Trainer and data module for a command line, as `qlora.run` builds them."""
-    args, training, generation = make_args(argv)
-    torch.manual_seed(0)
-    model, tokenizer = get_accelerate_model(args, None)
-    module = make_data_module(tokenizer, args)
-    return build_trainer(model, tokenizer, training, generation, module), module
+from training.loop.loss import (
+    PROMPT,
+    row_losses,
+    supervised_logits,
+    supervised_loss,
+    supervised_only,
+    supervised_tokens,
+    takes_logits_to_keep,
+)
+from training.loop.steps import StepSampler, collate_step
 
 
 def rows_of(module, count):
-    return list(module["train_dataset"].select(range(count)))
+    return list(module.train.select(range(count)))
 
 
 def batch_of(module, count=6):
-    batch = module["data_collator"](rows_of(module, count))
+    batch = module.collator(rows_of(module, count))
     return {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
 
 
-def gradients(model, inputs):
+def gradients(model, inputs, loss_of=lambda outputs: outputs.loss):
+    """The loss of a batch and its gradients; `loss_of` computes it of the logits that the model gives."""
     model.zero_grad()
-    loss = model(**inputs).loss
+    asked = inputs if "logits_to_keep" not in inputs else {n: v for n, v in inputs.items() if n != "labels"}
+    loss = loss_of(model(**asked))
     loss.backward()
     return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
@@ -47,7 +46,7 @@ def gradients(model, inputs):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_loss_at_supervised_positions_is_the_whole_loss(architecture, make_base, make_args, command):
     """Skipping the head where nothing is supervised changes neither loss nor gradient, and never holds full logits."""
-    trainer, module = make_trainer(make_args, command(make_base(architecture)))
+    trainer, module = trainer_of(command(make_base(architecture)))
     inputs = batch_of(module)
     assert takes_logits_to_keep(trainer.model)
     # LoRA's B starts at zero, where A has no gradient: compare at a point where both have one.
@@ -56,19 +55,20 @@ def test_loss_at_supervised_positions_is_the_whole_loss(architecture, make_base,
             torch.nn.init.normal_(parameter, std=0.05)
     plain_loss, plain = gradients(trainer.model, inputs)
     kept = supervised_only(inputs)
-    kept_loss, sparse = gradients(trainer.model, kept)
+    items = supervised_tokens(inputs)
+    kept_loss, sparse = gradients(trainer.model, kept, lambda outputs: supervised_loss(outputs, kept["labels"], items))
     assert kept_loss == pytest.approx(plain_loss, rel=ROUNDING)
     assert_near(sparse, plain)
-    logits = trainer.model(**kept).logits
+    logits = supervised_logits(trainer.model, kept, skips_head=True)
     assert logits.shape[0] == int((inputs["labels"][:, 1:] != -100).sum()) < inputs["labels"].numel()
 
 
 def test_row_losses_add_up_to_each_rows_own_loss(make_base, make_args, command):
-    trainer, module = make_trainer(make_args, command(make_base()))
+    trainer, module = trainer_of(command(make_base()))
     inputs = batch_of(module)
     with torch.no_grad():
         kept = supervised_only(inputs)
-        together = row_losses(trainer.model(**kept).logits, kept)
+        together = row_losses(supervised_logits(trainer.model, kept, skips_head=True), kept)
         for row in range(len(together)):
             one = {name: value[row : row + 1] for name, value in inputs.items()}
             mean = trainer.model(**one).loss.item()
@@ -99,20 +99,20 @@ def test_accumulation_is_a_larger_batch(make_base, command, tmp_path, adapter_of
 def watch(monkeypatch) -> list[list[tuple[int, ...]]]:
     """For each optimizer step from now on, the (rows, longest) of the micro-batches that were trained on."""
     seen: list[list[tuple[int, ...]]] = []
-    step, loss = trainer_module.QLoRATrainer.get_batch_samples, trainer_module.QLoRATrainer.compute_loss
+    step, one_batch = trainer_module.QLoRATrainer.get_batch_samples, transformers.Trainer.training_step
 
     def get_batch_samples(self, *args, **kwargs):
         seen.append([])
         return step(self, *args, **kwargs)
 
-    def compute_loss(self, model, inputs, *args, **kwargs):
-        assert inputs.keys() == {"input_ids", "attention_mask", "labels"}
+    def training_step(self, model, inputs, *args, **kwargs):
+        assert inputs.keys() == {"input_ids", "attention_mask", "labels", "logits_to_keep"}
         assert int(inputs["attention_mask"].sum(dim=1).max()) == inputs["input_ids"].shape[1]
         seen[-1].append(tuple(inputs["input_ids"].shape))
-        return loss(self, model, inputs, *args, **kwargs)
+        return one_batch(self, model, inputs, *args, **kwargs)
 
     monkeypatch.setattr(trainer_module.QLoRATrainer, "get_batch_samples", get_batch_samples)
-    monkeypatch.setattr(trainer_module.QLoRATrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(transformers.Trainer, "training_step", training_step)
     return seen
 
 
@@ -191,20 +191,21 @@ def test_the_given_batch_size_is_what_is_recorded(make_base, command, tmp_path):
 def test_too_little_memory_is_answered_in_the_flags_that_were_given(
     flags, advice, make_base, command, capsys, monkeypatch
 ):
-    def compute_loss(*args, **kwargs):
+    def training_step(*args, **kwargs):
         raise torch.OutOfMemoryError("tried to allocate 7 GiB")
 
-    monkeypatch.setattr(trainer_module.QLoRATrainer, "compute_loss", compute_loss)
+    monkeypatch.setattr(transformers.Trainer, "training_step", training_step)
     assert qlora.main(command(make_base(), *flags)) == 1
     assert advice in capsys.readouterr().err
 
 
 def test_what_only_one_micro_batch_holds_still_counts_by_its_tokens(make_base, make_args, command):
     """The loss of a step is the mean over its supervised tokens, not over its micro-batches."""
-    trainer, module = make_trainer(make_args, command(make_base(), "--max_tokens_per_batch", "260"))
-    step = module["train_collator"](rows_of(module, 7))
-    items = trainer._get_num_items_in_batch([step], trainer.args.device)
-    assert int(items) == sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in step)
+    trainer, module = trainer_of(command(make_base(), "--max_tokens_per_batch", "260"))
+    rows = rows_of(module, 7)
+    steps = iter([collate_step(module.step_collator, rows)])
+    [step], items = trainer.get_batch_samples(steps, 1, trainer.args.device)
+    assert int(items) == sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in module.step_collator(rows))
     with torch.no_grad():
         whole = trainer.model(**batch_of(module, 7)).loss.item()
     assert trainer.training_step(trainer.model, step, items).item() == pytest.approx(whole, rel=ROUNDING)
@@ -276,22 +277,27 @@ def test_generation_in_batches_is_generation_one_by_one(architecture, make_base,
     assert len(texts[0]) == 7 and texts[0] == texts[1]
 
 
+def prompts_of(batch):
+    """What generation starts from."""
+    return {name.removeprefix(PROMPT): value for name, value in batch.items() if name.startswith(PROMPT)}
+
+
 def test_generation_does_not_see_the_answer(make_base, make_args, command):
     """Rows that differ in their answers alone are continued alike."""
-    trainer, module = make_trainer(make_args, command(make_base(), "--do_predict"))
-    rows = [dict(row) for row in module["predict_dataset"]]
+    trainer, module = trainer_of(command(make_base(), "--do_predict"))
+    rows = [dict(row) for row in module.predict]
     other = [{**row, "output": "something else, and longer than it was"} for row in rows]
-    collate = module["data_collator"]
-    first, second = (trainer.generate_from(trainer._prepare_inputs(collate(batch))) for batch in (rows, other))
+    collate = module.collator
+    first, second = (trainer.generate_from(prompts_of(collate(batch))) for batch in (rows, other))
     assert torch.equal(first, second) and first.shape[1] <= 6
 
 
 def test_generation_stops_at_eos(make_base, make_args, command):
     """A model that always writes EOS writes it once; the rest of the row is padding."""
-    trainer, module = make_trainer(make_args, command(make_base(), "--do_predict"))
+    trainer, module = trainer_of(command(make_base(), "--do_predict"))
     eos = trainer.processing_class.eos_token_id
     trainer.generation.suppress_tokens = [t for t in range(len(trainer.processing_class)) if t != eos]
-    written = trainer.generate_from(trainer._prepare_inputs(module["data_collator"](list(module["predict_dataset"]))))
+    written = trainer.generate_from(prompts_of(module.collator(list(module.predict))))
     assert written.tolist() == [[eos]] * len(written)
 
 
@@ -302,13 +308,13 @@ def test_generation_stops_at_the_mark_of_a_template_that_is_text(make_base, make
     chat.write_text((json.dumps({"messages": turns}) + "\n") * 3, encoding="utf-8")
     template = REPOSITORY / "tests" / "fixtures" / "templates" / "chatml.jinja"
     flags = ["--do_predict", "--eval_dataset", str(chat), "--chat_template", str(template)]
-    trainer, module = make_trainer(make_args, command(make_base(), *flags))
+    trainer, module = trainer_of(command(make_base(), *flags))
     assert "'<|im_end|>', which closes answers, is no token of this vocabulary but text" in capsys.readouterr().out
     assert trainer.generation.stop_strings == ["<|im_end|>"]
     x = trainer.processing_class.convert_tokens_to_ids("x")
     trainer.generation.suppress_tokens = [t for t in range(len(trainer.processing_class)) if t != x]
     trainer.generation.stop_strings = ["xx"]
-    written = trainer.generate_from(trainer._prepare_inputs(module["data_collator"](list(module["predict_dataset"]))))
+    written = trainer.generate_from(prompts_of(module.collator(list(module.predict))))
     assert written.tolist() == [[x, x]] * 3
 
 
@@ -317,11 +323,11 @@ def test_evaluation_loss_is_weighted_by_tokens(make_base, make_args, command):
     losses = []
     for size in ("1", "3", "8"):
         flags = ["--do_eval", "--eval_dataset_size", "8", "--per_device_eval_batch_size", size]
-        trainer, module = make_trainer(make_args, command(make_base(), *flags))
+        trainer, module = trainer_of(command(make_base(), *flags))
         losses.append(trainer.evaluate()["eval_loss"])
     total = torch.zeros(2, dtype=torch.float64)
-    for row in module["eval_dataset"]:
-        inputs = {n: v for n, v in module["data_collator"]([row]).items() if not n.startswith("prompt_")}
+    for row in module.eval:
+        inputs = {n: v for n, v in module.collator([row]).items() if not n.startswith("prompt_")}
         tokens = (inputs["labels"][:, 1:] != -100).sum().item()
         with torch.no_grad():
             total += torch.tensor([trainer.model(**inputs).loss.item() * tokens, tokens], dtype=torch.float64)
@@ -330,7 +336,7 @@ def test_evaluation_loss_is_weighted_by_tokens(make_base, make_args, command):
 
 def test_evaluation_without_logits_to_keep_agrees(make_base, make_args, command):
     """Architectures whose forward pass cannot skip the head get the same numbers from full logits."""
-    trainer, _ = make_trainer(make_args, command(make_base(), "--do_eval"))
+    trainer, _ = trainer_of(command(make_base(), "--do_eval"))
     with_skipping = trainer.evaluate()["eval_loss"]
     trainer.skips_head = False
     assert trainer.evaluate()["eval_loss"] == pytest.approx(with_skipping, rel=ROUNDING)
@@ -367,7 +373,7 @@ def test_every_way_of_training_learns(way, make_base, make_args, command):
         pytest.skip("fp16 training needs a CUDA GPU")
     full = "--full_finetune" in WAYS[way]
     rate = ["--learning_rate", "0.003" if full else "0.01", "--max_steps", "8", "--logging_steps", "1"]
-    trainer, _ = make_trainer(make_args, command(make_base(), *WAYS[way], *rate, "--save_strategy", "no"))
+    trainer, _ = trainer_of(command(make_base(), *WAYS[way], *rate, "--save_strategy", "no"))
     base_size = sum(p.numel() for n, p in trainer.model.named_parameters() if ".lora_" not in n)
     layers = {"q_proj": 64 + 64, "k_proj": 64 + 32, "v_proj": 64 + 32, "o_proj": 64 + 64, "mlp": 3 * (64 + 128)}
     expected = base_size if full else 2 * 4 * sum(layers.values())  # 2 layers, r = 4
@@ -385,7 +391,7 @@ def test_every_way_of_training_learns(way, make_base, make_args, command):
 @pytest.mark.parametrize("architecture", ARCHITECTURES[1:])
 def test_other_architectures_learn_in_4_bits(architecture, make_base, make_args, command):
     flags = ["--max_steps", "8", "--logging_steps", "1", "--save_strategy", "no"]
-    trainer, _ = make_trainer(make_args, command(make_base(architecture), *flags))
+    trainer, _ = trainer_of(command(make_base(architecture), *flags))
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert all(math.isfinite(loss) for loss in losses) and sum(losses[-3:]) / 3 < losses[0]

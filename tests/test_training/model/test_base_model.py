@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-import training.model.base
 from common.errors import FailedRunError
+from qlora import get_accelerate_model
 from tests.rounding import assert_near
-from training.model.base import ModelError, device_options
-from training.model.build import get_accelerate_model
+from training.model.device import ModelError, device_options
+from training.model.quantization import compute_dtype, weight_dtype
 
 IDS = torch.tensor([[0, 17, 42, 99, 7, 300], [0, 1, 2, 3, 4, 5]])  # (batch, length)
 
@@ -32,11 +32,11 @@ def quant_states(model: nn.Module) -> list:
         (32, True, True, torch.float32, torch.float16),
     ],
 )
-def test_dtypes_of_fp16(make_base, args_for, bits, fp16, full, weights, compute):
-    args = args_for(make_base())
-    args.bits, args.fp16, args.full_finetune = bits, fp16, full
-    assert training.model.base.weight_dtype(args) is weights
-    assert training.model.base.compute_dtype(args) is compute
+def test_dtypes_of_fp16(make_base, asked, bits, fp16, full, weights, compute):
+    flags = ["--bits", bits, "--fp16", fp16, "--full_finetune", full]
+    training = asked(make_base(), *flags).training
+    assert weight_dtype(training) is weights
+    assert compute_dtype(training) is compute
 
 
 def test_an_evaluation_leaves_the_layers_as_training_needs_them(load, make_base, monkeypatch):
@@ -56,27 +56,26 @@ def test_an_evaluation_leaves_the_layers_as_training_needs_them(load, make_base,
     assert len(gradients) == 14 and all(gradient.any() for gradient in gradients)
 
 
-def test_devices(args_for, make_base, monkeypatch):
-    args = args_for(make_base(), "--max_memory_MB", 5000)
-    assert device_options(args) == {"device_map": {"": "cpu"}}
+def test_devices(asked, make_base, monkeypatch):
+    on_cpu = asked(make_base(), "--max_memory_MB", 5000).training
+    training = asked(make_base(), "--max_memory_MB", 5000, "--use_cpu", "False").training
+    assert device_options(on_cpu, None) == {"device_map": {"": "cpu"}}
     limits = []
     properties = type("Properties", (), {"total_memory": 10e9})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *given: limits.append(given))
-    assert device_options(args) == {"device_map": {"": "cpu"}}
-    args.use_cpu = False
-    assert device_options(args) == {"device_map": {"": 0}}
+    assert device_options(on_cpu, None) == {"device_map": {"": "cpu"}}
+    assert device_options(training, None) == {"device_map": {"": 0}}
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert device_options(args) == {"device_map": {"": 1}}
+    assert device_options(training, None) == {"device_map": {"": 1}}
     assert limits == [(0.5, 0), (0.5, 1)]
-    args.device_map = "auto"
-    assert device_options(args) == {"device_map": "auto", "max_memory": {0: "5000MB", 1: "5000MB"}}
-    args.device_map = None
+    spread = {"device_map": "auto", "max_memory": {0: "5000MB", 1: "5000MB"}}
+    assert device_options(training, "auto") == spread
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(ModelError, match="LOCAL_RANK 2 with 2 GPUs"):
-        device_options(args)
+        device_options(training, None)
 
 
 # ---- Bases that cannot be used -------------------------------------------------------------------------------------

@@ -7,17 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from qlora import find_all_linear_names, get_accelerate_model, print_trainable_parameters
 from tests.conftest import ARCHITECTURES
 from tests.rounding import assert_near
-from training.checkpoint.checkpoint import CheckpointError
-from training.model.build import (
-    ModelError,
-    add_adapters,
-    count_parameters,
-    find_all_linear_names,
-    get_accelerate_model,
-    print_trainable_parameters,
-)
+from training.checkpoint.manifest import CheckpointError
+from training.model.counts import count_parameters
+from training.model.device import ModelError
+from training.model.lora import add_adapters
 
 LLAMA_LAYERS = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 LINEAR_NAMES = {
@@ -39,7 +35,7 @@ def randomize_adapters(model: nn.Module) -> None:
                 weight.copy_(torch.randn(weight.shape, generator=generator) * 0.1)
 
 
-def dequantized_twin(model: nn.Module, base, args) -> nn.Module:
+def dequantized_twin(model: nn.Module, base, training) -> nn.Module:
     """The base in fp32 with the weights that the 4-bit layers of `model` stand for, and adapters of the same shape."""
     import bitsandbytes as bnb
     from transformers import AutoModelForCausalLM
@@ -53,8 +49,7 @@ def dequantized_twin(model: nn.Module, base, args) -> nn.Module:
                 layers[name.removesuffix(".base_layer")].weight.copy_(weight)
             replaced += 1
     assert replaced == 14
-    args.bits = 32
-    return add_adapters(args, twin.requires_grad_(False), None)
+    return add_adapters(twin.requires_grad_(False), training, "twin", None)
 
 
 # ---- What a quantized layer computes -------------------------------------------------------------------------------
@@ -63,11 +58,11 @@ def dequantized_twin(model: nn.Module, base, args) -> nn.Module:
 @pytest.mark.parametrize(
     "flags", [[], ["--double_quant", "False"], ["--quant_type", "fp4"]], ids=["nf4+dq", "nf4", "fp4"]
 )
-def test_four_bits_compute_what_their_dequantized_weights_do(make_base, args_for, flags):
+def test_four_bits_compute_what_their_dequantized_weights_do(make_base, args_for, asked, flags):
     """Logits and LoRA gradients of the 4-bit model equal those of a plain fp32 model; only storage differs."""
     args = args_for(make_base(), *flags)
     model = get_accelerate_model(args, None)[0].train()
-    twin = dequantized_twin(model, make_base(), args).train()
+    twin = dequantized_twin(model, make_base(), asked(make_base(), "--bits", 32).training).train()
     for each in (model, twin):
         randomize_adapters(each)
         each(IDS, labels=IDS).loss.backward()
@@ -235,12 +230,13 @@ def four_bit_on_meta(model: nn.Module) -> nn.Module:
     return model.requires_grad_(False)
 
 
-def test_parameters_of_llama_7b(args_for, make_base):
+def test_parameters_of_llama_7b(asked, make_base):
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(LlamaConfig())  # the defaults have the shape of the 7B model
-    counts = count_parameters(add_adapters(args_for(make_base(), "--lora_r", 64), four_bit_on_meta(model), None))
+    training = asked(make_base(), "--lora_r", 64).training
+    counts = count_parameters(add_adapters(four_bit_on_meta(model), training, "llama-7b", None))
     assert counts.trainable == 159_907_840
     assert counts.stored == 3_660_320_768
     assert counts.architecture == 6_738_415_616

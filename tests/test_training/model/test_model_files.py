@@ -7,7 +7,8 @@ import httpx2  # with which huggingface_hub asks
 import pytest
 
 from tests.conftest import tiny_config
-from training.model.base import ModelError, load_config, read_weights
+from training.model.base import load_config, read_weights
+from training.model.device import ModelError
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:9e556afd44213b6bd1be2b850ebbbd98\nsize 499723\n"
 SHARD, INDEX = "model-00002-of-00003.safetensors", "model.safetensors.index.json"
@@ -24,8 +25,11 @@ def sharded(make_base, tmp_path_factory):
     return folder
 
 
+OPTIONS = {"cache_dir": None, "token": None, "trust_remote_code": False}
+
+
 @pytest.fixture
-def refuse(tmp_path, args_for):
+def refuse(tmp_path):
     """A function: base model, and files with new content (None: gone) → why it is refused."""
 
     def run(base, changes: dict) -> str:
@@ -38,10 +42,9 @@ def refuse(tmp_path, args_for):
             else:
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-        args = args_for(folder, "--bits", 32)
         with pytest.raises(ModelError) as refused:
-            config = load_config(args, str(folder))
-            read_weights(args, str(folder), config=config, use_safetensors=True)
+            config = load_config(str(folder), OPTIONS)
+            read_weights(str(folder), 32, config=config, use_safetensors=True, **OPTIONS)
         assert str(folder) in str(refused.value)
         return str(refused.value)
 
@@ -132,12 +135,12 @@ def test_settings_that_are_impossible_or_of_other_weights(refuse, make_base, set
     assert part in refuse(make_base(), {"config.json": config | setting})
 
 
-def test_the_directory_that_may_be_meant(tmp_path, args_for, make_base):
+def test_the_directory_that_may_be_meant(tmp_path, make_base):
     snapshot = tmp_path / "models--some--model" / "snapshots" / "abc"
     shutil.copytree(make_base(), snapshot)
     for folder in (snapshot.parent, snapshot.parent.parent):
         with pytest.raises(ModelError, match=f"it has no config.json; there is one in {snapshot}\\."):
-            load_config(args_for(folder), str(folder))
+            load_config(str(folder), OPTIONS)
 
 
 # ---- The hub -------------------------------------------------------------------------------------------------------
@@ -181,28 +184,28 @@ def hub(monkeypatch, tmp_path):
         ),
     ],
 )
-def test_answers_of_the_hub(hub, args_for, name, part):
-    args = args_for(name, "--cache_dir", hub, "--bits", 32)
+def test_answers_of_the_hub(hub, name, part):
+    options = OPTIONS | {"cache_dir": str(hub)}
     with pytest.raises(ModelError, match="cannot load the base model") as refused:
-        config = load_config(args, name)
-        read_weights(args, name, config=config, use_safetensors=True, cache_dir=str(hub))
+        config = load_config(name, options)
+        read_weights(name, 32, config=config, use_safetensors=True, **options)
     assert part in str(refused.value)
 
 
-def test_a_model_of_which_the_cache_has_a_part(hub, args_for, monkeypatch):
+def test_a_model_of_which_the_cache_has_a_part(hub, monkeypatch):
     """The library would advise not to ask for safetensors."""
     import huggingface_hub
 
-    args = args_for("org/pickles", "--cache_dir", hub, "--bits", 32)
-    config = load_config(args, "org/pickles")
+    options = OPTIONS | {"cache_dir": str(hub)}
+    config = load_config("org/pickles", options)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match="HF_HUB_OFFLINE is set, and the cache does not hold all of it") as refused:
-        read_weights(args, "org/pickles", config=config, use_safetensors=True, cache_dir=str(hub))
+        read_weights("org/pickles", 32, config=config, use_safetensors=True, **options)
     assert "hf download org/pickles" in str(refused.value) and "use_safetensors" not in str(refused.value)
 
 
-def test_a_token_that_is_not_there(hub, args_for, monkeypatch):
+def test_a_token_that_is_not_there(hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.utils._headers.get_token", lambda: None)
-    args = args_for("org/gated", "--cache_dir", hub, "--use_auth_token")
+    options = OPTIONS | {"cache_dir": str(hub), "token": True}
     with pytest.raises(ModelError, match="--use_auth_token asks for a stored token, and there is none: log in once"):
-        load_config(args, "org/gated")
+        load_config("org/gated", options)

@@ -10,6 +10,7 @@ import pytest
 
 import qlora
 from tests.conftest import TINY_TEXT, tiny_config
+from tests import flags
 from training.model.sentencepiece import follow_model, model_file, model_reason
 
 # Spaces at every place, and what a small vocabulary has no piece for.
@@ -68,11 +69,9 @@ def base_of(tmp_path):
 
 
 @pytest.fixture
-def tokenizer_of(make_args):
+def tokenizer_of():
     """A function: directory → its tokenizer, as a run loads it."""
-    from training.model.build import get_tokenizer
-
-    return lambda base: get_tokenizer(make_args(["--model_name_or_path", str(base), "--use_cpu"])[0], None)
+    return lambda base: flags.tokenizer_of(["--model_name_or_path", str(base), "--use_cpu"])
 
 
 def ids_of(tokenizer, texts=TEXTS) -> list[list[int]]:

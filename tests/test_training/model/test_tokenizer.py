@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import qlora
+from qlora import get_accelerate_model
 from tests.conftest import tiny_config
+from tests.flags import tokenizer_of
 from tests.rounding import ROUNDING, ROUNDING_BF16, assert_near
-from training.model.build import get_accelerate_model, get_tokenizer
 from training.model.tokenizer import (
     align_model_with_tokenizer,
     pad_token_for,
@@ -118,10 +119,10 @@ def empty_llama(shared_data, tmp_path):
 
 
 def test_llama_with_empty_special_tokens_is_repaired(empty_llama, make_args):
-    from training.model.base import load_tokenizer
+    from training.model.tokenizer import load_tokenizer
 
-    args = make_args(["--model_name_or_path", str(empty_llama)])[0]
-    tokenizer = load_tokenizer(args, None, config_of(empty_llama))
+    options = {"cache_dir": None, "token": None, "trust_remote_code": False}
+    tokenizer = load_tokenizer(str(empty_llama), None, config_of(empty_llama), options)
     found = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, pad_token_for(tokenizer))
     assert found == (1, 2, 0, "<unk>")
     assert tokenizer("Hi</s>").input_ids == [1, 6324, 2] and len(tokenizer) == 32000
@@ -244,7 +245,7 @@ def test_real_tokenizers_are_saved_with_a_pad_token_and_else_as_they_are(shared_
     if not (base / "config.json").is_file():
         config_of(base).save_pretrained(base)
     argv = ["--model_name_or_path", str(base), "--use_cpu", "--source_max_len", "64"]
-    tokenizer = get_tokenizer(make_args(argv)[0], None)
+    tokenizer = tokenizer_of(argv)
     texts = ["Hi there", " 3", f"a{tokenizer.eos_token}b"]
     encoded = tokenizer(texts, padding=True, truncation=True, max_length=3).input_ids
     restore_settings(tokenizer)
@@ -267,7 +268,7 @@ def test_what_follows_a_special_token_stays(shared_data, make_args, tmp_path, le
     base.chmod(0o755)
     settings = json.loads((base / "tokenizer_config.json").read_text())
     (base / "tokenizer_config.json").write_text(json.dumps(settings | {"legacy": legacy}))
-    tokenizer = get_tokenizer(make_args(["--model_name_or_path", str(base), "--use_cpu"])[0], None)
+    tokenizer = tokenizer_of(["--model_name_or_path", str(base), "--use_cpu"])
     tokenizer.save_pretrained(tmp_path / "saved")
     for each in (tokenizer, AutoTokenizer.from_pretrained(tmp_path / "saved")):
         assert each.tokenize("<s>Hi") == ["<s>", "▁Hi" if legacy else "Hi"]
