@@ -99,7 +99,8 @@ def _libraries() -> None:
     Every training collects garbage twice (accelerate's `release_memory`), which takes longer than three steps of a
     tiny model where the libraries' objects are walked.
     """
-    importlib.import_module("training.loop.trainer")
+    for module in ("training.loop.trainer", "training.model.build"):
+        importlib.import_module(module)
     gc.freeze()
 
 

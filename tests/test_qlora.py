@@ -67,7 +67,7 @@ def test_adapter_loads_with_plain_peft(make_base, make_args, command, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from training.model.build import get_accelerate_model
+    from qlora import get_accelerate_model
 
     argv = command(make_base(), "--bits", "32")
     assert qlora.main(argv) == 0
@@ -146,7 +146,7 @@ def test_wrong_data_is_refused_before_the_model_loads(command, tmp_path, capsys,
     def never(*args):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr(training.model.build, "get_accelerate_model", never)
+    monkeypatch.setattr(training.model.build, "build_model", never)
     assert qlora.main(command(tmp_path, "--dataset", str(tmp_path / "absent.jsonl"))) == 2
     error = capsys.readouterr().err
     assert error.startswith("qlora.py: error: ") and "absent.jsonl" in error and "Traceback" not in error
@@ -179,7 +179,7 @@ def test_metrics_of_the_base_do_not_become_the_adapters(make_base, command, tmp_
 
 
 def test_hub_token_is_not_published():
-    from eval.report.report import public_command
+    from eval.report.card import public_command
 
     shown = public_command(["--hub_token", "hf_secret", "--max_new_tokens", "32", "--hub-token=hf_other"])
     assert "hf_" not in shown and "--max_new_tokens 32" in shown

@@ -11,12 +11,9 @@ from transformers import TrainerCallback
 
 import qlora
 from tests.conftest import TRAINED
-from training.checkpoint.checkpoint import (
-    SavingError,
-    check_reads_back,
-    get_last_checkpoint,
-    write_manifest,
-)
+from training.checkpoint.find import get_last_checkpoint
+from training.checkpoint.manifest import SavingError, write_manifest
+from training.checkpoint.save import check_reads_back
 from training.loop.callbacks import StopOnSignalCallback
 
 
@@ -227,7 +224,7 @@ def test_weights_that_are_not_finite_are_not_sealed(make_base, command, tmp_path
 @pytest.mark.parametrize("way", [(), FULL])
 def test_final_weights_are_read_back(way, make_base, command, tmp_path, monkeypatch, capsys):
     """A disk that holds something else than was written: exit status 1, and no `completed`."""
-    import training.checkpoint.checkpoint as module
+    import training.checkpoint.save as module
 
     save_state = module.check_reads_back
 
@@ -339,7 +336,7 @@ def test_manifest_names_every_file(two_checkpoints):
 def test_adapter_that_reads_back_different_is_an_error(make_base, make_args, command, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    from training.model.build import get_accelerate_model
+    from qlora import get_accelerate_model
 
     args, _, _ = make_args(command(make_base()))
     model, _ = get_accelerate_model(args, None)

@@ -215,7 +215,7 @@ def test_a_best_metric_that_is_not_measured_is_refused(
     def never(*args):
         raise AssertionError("the model was loaded")
 
-    monkeypatch.setattr("training.model.build.get_accelerate_model", never)
+    monkeypatch.setattr("training.model.build.build_model", never)
     flags = [*flags, "--mmlu_dataset", str(questions), "--metric_for_best_model", best, "--eval_strategy", "steps"]
     assert qlora.main(command(make_base(), *flags)) == 2
     assert said in capsys.readouterr().err
@@ -281,8 +281,7 @@ def test_a_full_memory_ends_only_processes_that_compute_together(questions, make
         is_deepspeed_enabled=together,
         log=lambda metrics: None,
     )
-    flags = {"mmlu_split": "eval", "mmlu_source_max_len": 2048, "mmlu_dataset": str(questions)}
-    callback = mmlu.MMLUEvalCallback(trainer, types.SimpleNamespace(**flags, max_mmlu_samples=None, seed=0))
+    callback = mmlu.MMLUEvalCallback(trainer, load_mmlu(str(questions), "eval"))
 
     def fill_up(self, ids):
         raise torch.OutOfMemoryError("tried to allocate 7 GiB")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
+from common.forward import ROUNDED_INT8
 from eval.mmlu import prefix
 from eval.mmlu.prefix import (
     PrefixCache,
@@ -100,7 +101,7 @@ def test_a_model_that_mixes_prompts_is_found_out(prompts, monkeypatch, capsys, d
     """What precision may explain hides it, other tokens in its neighbour do not."""
     monkeypatch.setattr(prefix, "packed_inputs", blind_to_nothing)
     if limit == "of 8-bit layers":
-        monkeypatch.setattr(prefix, "rounding", lambda model: prefix.ROUNDED_INT8)
+        monkeypatch.setattr(prefix, "rounding_limit", lambda model: ROUNDED_INT8)
     model = make("llama").to(dtype)
     with torch.no_grad():
         found = next_logits(model, prompts, COLUMNS)

@@ -1,96 +1,36 @@
-"""metrics.json over several commands: what a later one measures again replaces all of its kind; and the model card."""
+"""The model card: it holds for any path, loads what was trained, and its table is kept up to date."""
 
 import json
 import re
 import shlex
 import shutil
-from types import SimpleNamespace
 
 import pytest
 
 import qlora
-from eval.report.metrics import save_metrics
-from eval.report.report import code_block, code_span, next_command, refresh_model_card, write_model_card
-
-
-@pytest.fixture
-def save(tmp_path):
-    """A function: split, metrics and whether the command trains → what metrics.json holds then."""
-    trainer = SimpleNamespace(is_world_process_zero=lambda: True)
-
-    def save_one(split, metrics, do_train=False):
-        args = SimpleNamespace(output_dir=str(tmp_path), do_train=do_train, compare_base=False)
-        save_metrics(trainer, split, dict(metrics), args)
-        return json.loads((tmp_path / "metrics.json").read_text())
-
-    return save_one
-
-
-def test_a_later_measurement_leaves_nothing_of_its_kind(save):
-    save("train", {"train_steps": 3, "eval_loss_before": 2.0}, do_train=True)
-    first = {"eval_loss": 1.0, "eval_supervised_tokens": 9, "eval_chrf": 0.1, "base_eval_loss": 2.0}
-    mmlu = {"mmlu_eval_accuracy": 0.3, "mmlu_eval_accuracy_virology": 0.3, "base_mmlu_eval_accuracy": 0.2}
-    kept = save("eval", first | mmlu, do_train=True)
-    assert kept == {"train_steps": 3, "eval_loss_before": 2.0, **first, **mmlu}
-    alone = save("eval", {"mmlu_eval_accuracy": 0.5})  # MMLU of other questions
-    assert alone == {"train_steps": 3, "eval_loss_before": 2.0, **first, "mmlu_eval_accuracy": 0.5}
-    again = save("eval", {"eval_loss": 0.9, "eval_supervised_tokens": 9})
-    assert again == {
-        "train_steps": 3,
-        "eval_loss_before": 2.0,
-        "eval_loss": 0.9,
-        "eval_supervised_tokens": 9,
-        "mmlu_eval_accuracy": 0.5,
-    }
-
-
-def test_the_loss_before_training_goes_with_its_rows(save):
-    save("train", {"eval_loss_before": 2.0}, do_train=True)
-    assert "eval_loss_before" in save("eval", {"eval_loss": 1.0, "eval_supervised_tokens": 9}, do_train=True)
-    assert "eval_loss_before" not in save("eval", {"eval_loss": 1.0, "eval_supervised_tokens": 8})
-
-
-def test_predictions_of_other_rows_replace_those_of_earlier_ones(save):
-    save("predict", {"predict_exact_match": 1.0, "base_predict_exact_match": 0.0, "predict_references": 3})
-    assert save("predict", {"predict_references": 0}) == {"predict_references": 0}
-
-
-def test_a_comparison_that_no_longer_holds_is_removed_and_said(save, tmp_path, capsys):
-    (tmp_path / "comparison.json").write_text("{}")
-    for _ in range(2):
-        save("eval", {"eval_loss": 1.0})
-    assert not (tmp_path / "comparison.json").exists()
-    assert capsys.readouterr().out.count("comparison.json is removed") == 1
-
+from eval.report.card import Made, code_block, code_span, refresh_model_card, write_model_card
+from eval.report.metrics import save_results
 
 TABLE = b"# Mine, \xe9dit\xe9e\r\n## How good it is\n| metric | value |\n|---|---|\n"
 
 
-def test_the_rows_of_the_card_are_replaced_and_nothing_else(save, tmp_path, capsys):
+def test_the_rows_of_the_card_are_replaced_and_nothing_else(tmp_path, capsys):
     """Whatever its encoding and line ends are."""
     card, below = tmp_path / "README.md", b"\r\nNot for production.\n| a | b |\n"
     card.write_bytes(TABLE + b"| eval_loss | 2 |\n| eval_samples | 9 |\n" + below)
-    save("eval", {"eval_loss": 1.5})
+    save_results(str(tmp_path), "eval", {"eval_loss": 1.5})
     refresh_model_card(str(tmp_path))
     assert card.read_bytes() == TABLE + b"| eval_loss | 1.5 |\n" + below
     assert capsys.readouterr().out == "" and not list(tmp_path.glob("*.partial"))
 
 
 @pytest.mark.parametrize("page", ["# Mine\n", "## How good it is\nVery.\n"])
-def test_a_page_without_our_table_is_left_as_it_is(save, tmp_path, page, capsys):
-    save("eval", {"eval_loss": 1.0})
+def test_a_page_without_our_table_is_left_as_it_is(tmp_path, page, capsys):
+    save_results(str(tmp_path), "eval", {"eval_loss": 1.0})
     (tmp_path / "README.md").write_text(page)
     refresh_model_card(str(tmp_path))
     assert (tmp_path / "README.md").read_text() == page
     assert "README.md has no table of metrics as this tool writes it, and stays as it is." in capsys.readouterr().out
-
-
-def test_the_next_command_says_nothing_twice():
-    args = SimpleNamespace(do_predict=False, do_eval=True, eval_dataset=None, do_train=False)
-    command = ["--do_eval", "--do_train", "False"]
-    assert next_command(args, command) == "python qlora.py --do_eval --do_train False --do_predict"
-    args.do_train = True
-    assert next_command(args, ["--do_eval"]) == "python qlora.py --do_eval --do_train False --do_predict"
 
 
 # ---- The model card ------------------------------------------------------------------------------------------------
@@ -117,10 +57,19 @@ def write_card(tmp_path):
     from huggingface_hub import ModelCard
 
     def write(command=("--bits", "4"), datasets=(), **settings):
-        defaults = {"full_finetune": False, "lora_r": 4, "lora_alpha": 16, "bits": 4, "quant_type": "nf4"}
-        defaults |= {"prompt_format": None}
-        defaults |= {"dataset": "rows.jsonl", "output_dir": str(tmp_path), "model_name_or_path": "org/base"}
-        write_model_card(SimpleNamespace(**defaults | settings), list(command), list(datasets))
+        made = {
+            "output_dir": str(tmp_path),
+            "base": "org/base",
+            "dataset": "rows.jsonl",
+            "kind": "LoRA adapter (r = 4, alpha = 16)",
+            "full_finetune": False,
+            "held": "4 bits (nf4)",
+            "prompt_format": None,
+            "command": command,
+            "hub_datasets": datasets,
+            "settings": {"adapter": {"lora_r": 4, "lora_modules": "a|b"}},
+        }
+        write_model_card(Made(**made | settings))
         card = ModelCard.load(tmp_path / "README.md")
         fences = re.findall(r"^(`{3,})(\w*)\n(.*?)\n\1$", card.text, re.MULTILINE | re.DOTALL)
         return card, {language: code for _, language, code in fences}
@@ -137,13 +86,14 @@ def test_the_card_of_a_model_of_the_hub(write_card):
     )
     assert "held in 4 bits (nf4)" in card.text and card.text.endswith("| metric | value |\n|---|---|\n")
     assert code[""] == "python qlora.py --bits 4"
+    assert "| which weights are trained | `lora_r 4, lora_modules a\\|b` |" in card.text
     assert "--prompt_format" not in card.text
     assert "as `--prompt_format chat` lays them out." in write_card(prompt_format="chat")[0].text
 
 
 def test_a_base_in_a_directory_is_no_name_on_the_hub(write_card, tmp_path):
     """Even where it looks like one; the hub would refuse the card."""
-    card, _ = write_card(model_name_or_path=str(tmp_path))
+    card, _ = write_card(base=str(tmp_path))
     assert "base_model" not in card.data.to_dict() and "datasets" not in card.data.to_dict()
     assert f"`{tmp_path}`" in card.text and "with the base, a local directory, held in" in card.text
 
@@ -151,7 +101,7 @@ def test_a_base_in_a_directory_is_no_name_on_the_hub(write_card, tmp_path):
 @pytest.mark.parametrize("odd", ODD)
 def test_a_card_holds_for_any_path(write_card, odd):
     command = ["--model_name_or_path", odd, "--dataset", f"{odd}.jsonl", "--hub_token", "secret"]
-    card, code = write_card(command, model_name_or_path=odd, dataset=f"{odd}.jsonl")
+    card, code = write_card(command, base=odd, dataset=f"{odd}.jsonl")
     assert card.data.base_model == ("null" if odd == "null" else None)  # the one that may be a name on the hub
     assert card.data.tags == ["qlora", "peft"]
     assert shlex.split(code[""]) == ["python", "qlora.py", *command[:-1], "***"]
@@ -166,7 +116,7 @@ def test_a_card_holds_for_any_path(write_card, odd):
 
 def test_a_path_that_is_no_text(write_card):
     """A byte that is not UTF-8 comes from the system as half of a surrogate pair."""
-    card, code = write_card(dataset="rows\udcff.jsonl", model_name_or_path="base\udcff")
+    card, code = write_card(dataset="rows\udcff.jsonl", base="base\udcff")
     assert "'rows\\udcff.jsonl'" in card.text
     compile(code["python"], "card", "exec")
 
