@@ -74,10 +74,13 @@ def measure(argv: list[str]) -> dict[str, float]:
     import torch
     from transformers import TrainerCallback, set_seed
 
-    from arguments.training import TrainingArguments, parse
+    from arguments.parser import parse
     from data.loading import make_data_module
-    from training.loop.trainer import build_trainer
-    from training.model.build import get_accelerate_model
+    from training.loop.arguments import library_arguments
+    from training.loop.evaluation import EvaluationMetrics
+    from training.loop.train import build_trainer, generation_config
+    from training.model.build import build_model, read_base
+    from training.plan import make_plan
 
     class Clock(TrainerCallback):
         def __init__(self):
@@ -87,19 +90,31 @@ def measure(argv: list[str]) -> dict[str, float]:
             self.ends.append(now())
 
     clock = Clock()
-    model_args, data_args, training_args, generation_args = parse(TrainingArguments, argv)
-    args = argparse.Namespace(**vars(model_args), **vars(data_args), **vars(training_args))
-    set_seed(args.seed)
-    model, tokenizer = get_accelerate_model(args, None)
-    module = make_data_module(tokenizer, args)
-    trainer = build_trainer(model, tokenizer, training_args, generation_args, module)
+    plan = make_plan(parse(argv))
+    settings = library_arguments(plan.training)
+    set_seed(plan.training.seed)
+    base = read_base(plan.model, plan.data, plan.training, plan.generation.max_new_tokens, plan.checkpoint)
+    model = build_model(plan.model, plan.training, base, plan.checkpoint)
+    module = make_data_module(base.tokenizer, plan.data, plan.training, context=base.context)
+    trainer = build_trainer(
+        model,
+        base.tokenizer,
+        settings,
+        generation_config(plan.generation, model, base.tokenizer, module.collator.text_marks),
+        train=module.train,
+        evaluated=None,
+        collator=module.collator,
+        step_collator=module.step_collator,
+        packing=plan.training.packing,
+        metrics=EvaluationMetrics(0),
+    )
     trainer.add_callback(clock)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     trainer.train()
-    rows = module["train_dataset"]
-    tokens = sum(int(module["data_collator"]([row])["attention_mask"].sum()) for row in rows)
-    first = args.per_device_train_batch_size * args.gradient_accumulation_steps  # rows of the first step
+    rows = module.train
+    tokens = sum(int(module.collator([row])["attention_mask"].sum()) for row in rows)
+    first = settings.per_device_train_batch_size * settings.gradient_accumulation_steps  # rows of the first step
     return {
         "rate": (len(rows) - first) / (clock.ends[-1] - clock.ends[0]),
         "padding": 1 - tokens / trainer.state.num_input_tokens_seen,

@@ -25,29 +25,19 @@ PROGRAMS = {
 }
 
 # Reads a JSON list of argument lists; writes for each the parsed values, or the message that refuses it.
-# It parses as arguments.training.check_command_line does, without torch, but all of them in one start.
 PARSE_ALL = """
 import json, sys
-from dataclasses import dataclass
-from arguments.training import ArgumentsError, QLoRAArguments, parse, without_heavy_packages
+from arguments.declare import ArgumentsError
+from arguments.parser import parse
 
 results = []
-with without_heavy_packages():
-    from transformers.training_args_seq2seq import Seq2SeqTrainingArguments
-
-    @dataclass
-    class LightTrainingArguments(QLoRAArguments, Seq2SeqTrainingArguments):
-        def __post_init__(self):
-            QLoRAArguments.__post_init__(self)
-
-    for argv in json.load(sys.stdin):
-        try:
-            values = {}
-            for part in parse(LightTrainingArguments, argv):
-                values |= vars(part)
-            results.append(values)
-        except ArgumentsError as error:
-            results.append(str(error))
+for argv in json.load(sys.stdin):
+    try:
+        asked = parse(argv)
+        values = {name: value for part in asked for name, value in vars(part).items()} | asked.training.resolved()
+        results.append(values | {"step_batching": asked.training.step_batching})
+    except ArgumentsError as error:
+        results.append(str(error))
 json.dump(results, sys.stdout, default=str)
 """
 
