@@ -11,7 +11,7 @@ wrong with the data is a `DataError` that says where it is and what to do.
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from arguments.data import DataArguments
@@ -20,6 +20,7 @@ from common.errors import DataError
 from data.cache import cache_directory, key_of
 from data.formats.detection import find_format
 from data.named import NAMED_DATASETS
+from data.rows import Account, format_source
 from data.sources.files import Source
 from data.sources.hub import EVAL_SPLITS, open_sources
 from data.sources.mixes import Part, parse_mix
@@ -45,6 +46,20 @@ class Request:
     token: bool
     prompt_format: str
 
+    @classmethod
+    def of(cls, data: DataArguments, training: TrainingArguments, token: bool, prompt_format: str) -> "Request":
+        """Return what the flags ask for."""
+        return cls(
+            data=data,
+            trains=training.do_train,
+            evaluates=training.do_eval,
+            predicts=training.do_predict,
+            seed=training.seed if training.data_seed is None else training.data_seed,
+            cache_dir=training.cache_dir,
+            token=token,
+            prompt_format=prompt_format,
+        )
+
     @property
     def wants_eval(self) -> bool:
         """Whether rows are evaluated or predicted."""
@@ -56,19 +71,18 @@ class Use:
     """A source that was formatted, and what its rows are for.
 
     Attributes:
-        rows: a `datasets.Dataset` with the columns of `data.rows`.
+        rows: a `datasets.Dataset` with the columns of `data.rows`, as many rows as are used.
         account: what became of its records.
         digest: changes with its content.
         use: "train", "eval" or "both".
-        weight: its share of a mix, or None; used: how many of its rows are taken.
+        weight: its share of a mix, or None.
     """
 
     rows: Any
-    account: Any
+    account: Account
     digest: str
     use: str
     weight: float | None = None
-    used: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,23 @@ class Rows:
         """A key of the content that is trained on, or None where none was read."""
         trained = sorted((use.digest, use.account.kept) for use in self.uses if use.use != "eval")
         return key_of(trained) if trained else None
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The rows that are used, each a `datasets.Dataset`, or None where the run has no use for them.
+
+    Attributes:
+        lost: what tokenizing dropped of them: (split, file, reason, place) of each row.
+    """
+
+    train: Any
+    eval: Any
+    lost: tuple[tuple[str, str, str, int], ...] = ()
+
+    def items(self) -> list[tuple[str, Any]]:
+        """Return the name and the rows of each split that there is."""
+        return [(name, rows) for name, rows in (("train", self.train), ("eval", self.eval)) if rows is not None]
 
 
 @dataclass(frozen=True)
@@ -138,46 +169,22 @@ def make_data_module(
     Raises:
         DataError: the data cannot be used as asked; the message is for the user.
     """
-    from data.batches.collator import DataCollatorForCausalLM  # brings torch
-    from data.tokens.encoder import RowEncoder
-
-    request = Request(
-        data=data,
-        trains=training.do_train,
-        evaluates=training.do_eval,
-        predicts=training.do_predict,
-        seed=training.seed if training.data_seed is None else training.data_seed,
-        cache_dir=training.cache_dir,
-        token=token,
-        prompt_format=choose_prompt_format(data, tokenizer),
-    )
+    request = Request.of(data, training, token, choose_prompt_format(data, tokenizer))
     rows = load_rows(request)
-    train = _first(rows.train, data.max_train_samples) if request.trains else None
-    held_out = _first(rows.eval, data.max_eval_samples)
-    _say_used(rows, train, held_out)
-    tools = _sample_tools([split for split in (train, held_out) if split is not None])
-    _say_prompt_format(
-        rows, request, has_template=bool(data.chat_template or tokenizer.chat_template), mixed=bool(tools)
-    )
-    collator = DataCollatorForCausalLM(
-        tokenizer=tokenizer,
-        source_max_len=data.source_max_len,
-        target_max_len=data.target_max_len,
-        train_on_source=training.train_on_source,
-        predict_with_generate=training.predict_with_generate or training.do_predict,
-        text_marks=_choose_template(tokenizer, data.chat_template, tools),
-    )
-    encoder, cache = RowEncoder(collator.pairs, training.train_on_source), cache_directory(training.cache_dir)
-    train, lost = _tokenize(train, encoder, cache, "train")
-    held_out, lost_too = _tokenize(held_out, encoder, cache, "eval")
-    step = _step_collator(collator, data, training, train)
+    splits = Splits(_first(rows.train, data.max_train_samples), _first(rows.eval, data.max_eval_samples))
+    _say_used(rows, splits)
+    tools = _sample_tools(splits)
+    _say_prompt_format(rows, request, bool(data.chat_template or tokenizer.chat_template), mixed=bool(tools))
+    collator = _collator(tokenizer, data, training, _choose_template(tokenizer, data.chat_template, tools))
+    tokens = _tokenize(splits, collator, training)
+    step = _step_collator(collator, data, training, tokens.train)
     return DataModule(
-        train=train,
-        eval=held_out if training.do_eval else None,
-        predict=held_out if training.do_predict else None,
+        train=tokens.train,
+        eval=tokens.eval if training.do_eval else None,
+        predict=tokens.eval if training.do_predict else None,
         collator=collator,
         step_collator=step,
-        report=_report(rows, [*lost, *lost_too], train, held_out, step, data, training, context),
+        report=_report(rows, tokens, step, data, training, context),
         digest=rows.digest,
         template_digest=key_of(tokenizer.chat_template) if tools else None,
         prompt_format=request.prompt_format if rows.prompts else None,
@@ -194,82 +201,72 @@ def load_rows(request: Request) -> Rows:
     else from a seeded split of --dataset. That split is the same with and without training, so that the rows held out
     of training are the ones that a later run predicts on.
     """
-    data, other = request.data, request.data.eval_dataset
-    uses: list[Use] = []
-    eval_rows = None
-    parts = parse_mix(data.dataset, "--dataset") if request.trains or not other else []
-    if request.wants_eval:
-        flag, eval_parts = ("--eval_dataset", parse_mix(other, "--eval_dataset")) if other else ("--dataset", parts)
-        own = _own_eval_split(eval_parts, flag, request)
-        if own is not None:
-            uses = [_format(own, flag, "eval", request)]
-        elif other:
-            uses = _load(eval_parts, flag, "eval", request)
-        eval_rows = _mixed(uses, request.seed) if uses else None
-    if not (request.trains or (request.wants_eval and eval_rows is None)):
-        return Rows(None, eval_rows, tuple(uses))
-    split = request.wants_eval and eval_rows is None
-    trained = _load(parts, "--dataset", "both" if split else "train", request)
-    rows = _mixed(trained, request.seed)
-    if split:
-        count = count_held_out(data.eval_dataset_size, len(rows), data.dataset)
-        train, held_out = split_indices(len(rows), count, request.seed)
-        rows, eval_rows = rows.select(train), rows.select(held_out)
+    data = request.data
+    parts = parse_mix(data.dataset, "--dataset") if request.trains or not data.eval_dataset else []
+    evaluated = _load_evaluated(parts, request) if request.wants_eval else []
+    is_split = request.wants_eval and not evaluated
+    trained: list[Use] = []
+    if request.trains or is_split:
+        trained = _load(parts, _train_sources(parts, "--dataset", request), "both" if is_split else "train", request)
+    train, held_out = _mixed(trained, request.seed), _mixed(evaluated, request.seed)
+    if is_split:
+        count = count_held_out(data.eval_dataset_size, len(train), data.dataset)
+        train, held_out = map(train.select, split_indices(len(train), count, request.seed))
         _say(f"{len(train) + count:,} kept = {len(train):,} train + {count:,} held out (seed {request.seed})")
-    return Rows(rows, eval_rows, (*uses, *trained))
+    return Rows(train if request.trains else None, held_out, (*evaluated, *trained))
 
 
-def _own_eval_split(parts: Sequence[Part], flag: str, request: Request) -> Source | None:
-    """Return the source of the evaluation rows that a named data set brings, where it is the only one; or None."""
-    if len(parts) > 1 or parts[0].name not in NAMED_DATASETS:
-        return None
-    sources = open_sources(parts[0].name, flag, request.cache_dir, request.token)
-    return next((sources[split] for split in EVAL_SPLITS if split in sources), None)
+def _load_evaluated(trained: Sequence[Part], request: Request) -> list[Use]:
+    """Return the rows of --eval_dataset, or of the split that a named data set brings; [] where there are neither.
+
+    Args:
+        trained: the parts of --dataset.
+    """
+    flag = "--eval_dataset" if request.data.eval_dataset else "--dataset"
+    parts = parse_mix(request.data.eval_dataset, flag) if request.data.eval_dataset else trained
+    if len(parts) == 1 and parts[0].name in NAMED_DATASETS:
+        splits = open_sources(parts[0].name, flag, request.cache_dir, request.token)
+        own = next((splits[name] for name in EVAL_SPLITS if name in splits), None)
+        if own is not None:
+            return _load(parts, [own], "eval", request)
+    return _load(parts, _train_sources(parts, flag, request), "eval", request) if request.data.eval_dataset else []
 
 
-def _load(parts: Sequence[Part], flag: str, use: str, request: Request) -> list[Use]:
-    """Return the formatted rows of all parts, as many of each as its weight gives."""
-    uses = [
-        _format(open_sources(part.name, flag, request.cache_dir, request.token)["train"], flag, use, request)
-        for part in parts
-    ]
-    if len(parts) == 1:
-        return uses
-    counts = mix_counts([len(use.rows) for use in uses], [part.weight for part in parts])
-    for part, count, one in zip(parts, counts, uses, strict=True):
-        _say(f"{part.name}: {count:,} of {one.account.kept:,} rows, {count / sum(counts):.1%} of the mix")
-    return [
-        replace(one, weight=part.weight, used=count, rows=_some(one.rows, count, request.seed))
-        for part, count, one in zip(parts, counts, uses, strict=True)
-    ]
+def _train_sources(parts: Sequence[Part], flag: str, request: Request) -> list[Source]:
+    return [open_sources(part.name, flag, request.cache_dir, request.token)["train"] for part in parts]
 
 
-def _some(rows: Any, count: int, seed: int) -> Any:
-    """Return `count` rows, drawn by the seed, in their order."""
-    return rows if count == len(rows) else rows.select(split_indices(len(rows), count, seed)[1])
+def _load(parts: Sequence[Part], sources: Sequence[Source], use: str, request: Request) -> list[Use]:
+    """Return the formatted rows of the sources of all parts, as many of each as its weight gives."""
+    # A question without its answer can be predicted; but rows of --dataset are split alike whatever the run is for.
+    questions = bool(request.data.eval_dataset) and not (request.trains or request.evaluates)
+    formatted = [_format(source, questions, request) for source in sources]
+    counts = mix_counts([len(rows) for rows, _ in formatted], [part.weight for part in parts])
+    uses = []
+    for part, source, (rows, account), count in zip(parts, sources, formatted, counts, strict=True):
+        if len(parts) > 1:
+            _say(f"{part.name}: {count:,} of {account.kept:,} rows, {count / sum(counts):.1%} of the mix")
+        if count < len(rows):
+            rows = rows.select(split_indices(len(rows), count, request.seed)[1])
+        uses.append(Use(rows, account, source.digest, use, part.weight))
+    return uses
+
+
+def _format(source: Source, questions: bool, request: Request) -> tuple[Any, Account]:
+    """Return the formatted rows of a source, by --dataset_format, its own format or its columns; and their account."""
+    name = request.data.dataset_format or source.format
+    cache = cache_directory(request.cache_dir)
+    return format_source(source, find_format(name) if name else None, cache, questions, request.prompt_format)
 
 
 def _mixed(uses: Sequence[Use], seed: int) -> Any:
     """Return the rows of all sources in one seeded order, so that the first N rows are of all of them too."""
     import datasets
 
-    if len(uses) == 1:
-        return uses[0].rows
+    if len(uses) < 2:
+        return uses[0].rows if uses else None
     rows = datasets.concatenate_datasets([use.rows for use in uses])
     return rows.select(shuffled(len(rows), seed))
-
-
-def _format(source: Source, flag: str, use: str, request: Request) -> Use:
-    """Return the formatted rows of a source, by --dataset_format, its own format or its columns."""
-    from data.rows import format_source
-
-    name = request.data.dataset_format or source.format
-    # To predict them takes no answers; but rows of --dataset are split the same way whatever the run is for.
-    questions = flag == "--eval_dataset" and not (request.trains or request.evaluates)
-    chosen = find_format(name) if name else None
-    cache = cache_directory(request.cache_dir)
-    rows, account = format_source(source, chosen, cache, questions, request.prompt_format)
-    return Use(rows, account, source.digest, use, used=len(rows))
 
 
 def _first(rows: Any, limit: int | None) -> Any:
@@ -284,11 +281,10 @@ def choose_prompt_format(data: DataArguments, tokenizer: Any) -> str:
     return data.prompt_format or ("chat" if data.chat_template or tokenizer.chat_template else "alpaca")
 
 
-def _say_used(rows: Rows, train: Any, held_out: Any) -> None:
-    splits = (("train", train, rows.train), ("eval", held_out, rows.eval))
-    used = [f"{len(split):,} of {len(every):,} {name}" for name, split, every in splits if split is not None]
-    if used:
-        _say(f"used: {', '.join(used)} rows")
+def _say_used(rows: Rows, splits: Splits) -> None:
+    counts = [f"{len(split):,} of {len(getattr(rows, name)):,} {name}" for name, split in splits.items()]
+    if counts:
+        _say(f"used: {', '.join(counts)} rows")
 
 
 def _say_prompt_format(rows: Rows, request: Request, has_template: bool, mixed: bool) -> None:
@@ -336,13 +332,13 @@ def _choose_template(tokenizer: Any, asked: str | None, samples: list[list | Non
     return list(dict.fromkeys(mark for tools in samples for mark in renderer.text_marks(tools)))
 
 
-def _sample_tools(splits: list) -> list[list | None]:
+def _sample_tools(splits: Splits) -> list[list | None]:
     """Return None where a conversation has no tools, and the tools of one that has some: templates may be of two parts.
 
     The columns are those of the whole file, so that nothing is gathered into memory.
     """
     samples = []
-    for split in splits:
+    for _, split in splits.items():
         messages, tools = (split.data.column(name) for name in ("messages", "tools"))
         with_tools = len(tools) - tools.null_count
         samples += [None] if len(messages) - messages.null_count > with_tools else []
@@ -358,32 +354,41 @@ def _say(text: str, prefix: str = "data: ") -> None:
 # ---- Tokens, batches, report ---------------------------------------------------------------------------------------
 
 
-def _tokenize(rows: Any, encoder: Any, cache: Any, name: str) -> tuple[Any, list[tuple[str, str, str, int]]]:
-    """Return the tokenized rows of split `name` that can be trained on, and the others.
+def _collator(tokenizer: Any, data: DataArguments, training: TrainingArguments, text_marks: list[str]) -> Any:
+    from data.batches.collator import DataCollatorForCausalLM  # brings torch
 
-    Returns:
-        (rows or None, lost): a lost row is (split, file, reason, place).
-    """
+    return DataCollatorForCausalLM(
+        tokenizer=tokenizer,
+        source_max_len=data.source_max_len,
+        target_max_len=data.target_max_len,
+        train_on_source=training.train_on_source,
+        predict_with_generate=training.predict_with_generate or training.do_predict,
+        text_marks=text_marks,
+    )
+
+
+def _tokenize(splits: Splits, collator: Any, training: TrainingArguments) -> Splits:
+    """Return the tokenized rows that can be trained on, and which others there were."""
+    from data.tokens.encoder import RowEncoder
     from data.tokens.store import tokenize
     from data.tokens.templates import SUCH_AS
 
-    if rows is None:
-        return None, []
-    tokens, dropped = tokenize(rows, encoder, cache)
-    reasons: dict[str, str] = {}  # each without its example → with that of the first row
-    lost = []
-    for row in dropped.select_columns(["dropped", "place", "file"]):
-        reason = reasons.setdefault(row["dropped"].partition(SUCH_AS)[0], row["dropped"])
-        lost.append((name, row["file"], reason, row["place"]))
-    shown = ", ".join(reasons.values())
-    if not len(tokens):
-        hint = (
-            "larger limits, or shorter rows" if "within --source" in shown else "--chat_template default, or other rows"
-        )
-        raise DataError(f"no {name} row is left: {len(dropped):,} dropped: {shown}\ntry {hint}")
-    if lost:
-        _say(f"{name}: {len(lost):,} of {len(rows):,} rows dropped: {shown}")
-    return tokens, lost
+    encoder, cache = RowEncoder(collator.pairs, training.train_on_source), cache_directory(training.cache_dir)
+    tokens, lost = {"train": None, "eval": None}, []
+    for name, rows in splits.items():
+        tokens[name], dropped = tokenize(rows, encoder, cache)
+        reasons: dict[str, str] = {}  # each without its example → with that of the first row
+        for row in dropped.select_columns(["dropped", "place", "file"]):
+            reason = reasons.setdefault(row["dropped"].partition(SUCH_AS)[0], row["dropped"])
+            lost.append((name, row["file"], reason, row["place"]))
+        shown = ", ".join(reasons.values())
+        if not len(tokens[name]):
+            is_short = "within --source" in shown
+            hint = "larger limits, or shorter rows" if is_short else "--chat_template default, or other rows"
+            raise DataError(f"no {name} row is left: {len(dropped):,} dropped: {shown}\ntry {hint}")
+        if reasons:
+            _say(f"{name}: {len(dropped):,} of {len(rows):,} rows dropped: {shown}")
+    return Splits(**tokens, lost=tuple(lost))
 
 
 def _step_collator(collator: Any, data: DataArguments, training: TrainingArguments, train: Any) -> Any:
@@ -405,17 +410,10 @@ def _step_collator(collator: Any, data: DataArguments, training: TrainingArgumen
 
 
 def _report(
-    rows: Rows,
-    lost: Sequence[tuple[str, str, str, int]],
-    train: Any,
-    held_out: Any,
-    step: Any,
-    data: DataArguments,
-    training: TrainingArguments,
-    context: int | None,
+    rows: Rows, tokens: Splits, step: Any, data: DataArguments, training: TrainingArguments, context: int | None
 ) -> dict[str, Any]:
     """Return the data report, printed where rows were asked for."""
-    from data.report.numbers import build_report, count_duplicates, source_report
+    from data.report.numbers import build_report, count_batches, count_duplicates, source_report
     from data.report.text import format_report
 
     limits = {
@@ -426,40 +424,12 @@ def _report(
         "context": context,
     }
     report = build_report(
-        [source_report(use, [one for one in lost if use.use in (one[0], "both")]) for use in rows.uses],
-        {"train": train, "eval": held_out},
+        [source_report(use, [row for row in tokens.lost if use.use in (row[0], "both")]) for use in rows.uses],
+        {"train": tokens.train, "eval": tokens.eval},
         limits,
-        _batching(train, step, training),
-        count_duplicates(train, held_out),
+        count_batches(tokens.train, step, training),
+        count_duplicates(tokens.train, tokens.eval),
     )
     if rows.uses:
         _say(format_report(report), prefix="")
     return report
-
-
-def _batching(train: Any, step: Any, training: TrainingArguments) -> dict[str, Any]:
-    """Return how training rows are batched, and the padding of one epoch in a seeded order, for the report."""
-    from data.batches.steps import padding_share
-    from data.tokens.store import column
-
-    rows = training.per_device_train_batch_size * training.gradient_accumulation_steps
-    batching = {
-        "per_device_train_batch_size": training.per_device_train_batch_size,
-        "gradient_accumulation_steps": training.gradient_accumulation_steps,
-        "max_tokens_per_batch": training.max_tokens_per_batch,
-        "packing": training.packing,
-        "train_sampling_strategy": training.train_sampling_strategy or "random",
-        "rows_per_step": rows * int(os.environ.get("WORLD_SIZE", "1")),
-    }
-    if train is None or batching["train_sampling_strategy"] not in ("random", "sequential"):
-        return batching  # what the library groups it groups in its own way
-    strategy = "random" if step is None else "packed" if step.pack_length else "budget" if step.max_tokens else "split"
-    shares = padding_share(
-        column(train, "length").tolist(),
-        training.per_device_train_batch_size,
-        training.gradient_accumulation_steps,
-        strategy=strategy,
-        max_tokens=training.max_tokens_per_batch,
-        pack_length=None if step is None else step.pack_length,
-    )
-    return batching | {"padding_share": shares.pop("padding"), "strategy": strategy, "rows_per_process": rows, **shares}

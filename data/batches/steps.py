@@ -12,6 +12,7 @@ are split is chosen. Sorting a whole epoch by length saves more padding and make
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -39,6 +40,11 @@ class StepCollator:
     batch_size: int
     max_tokens: int | None = None
     pack_length: int | None = None
+
+    @property
+    def strategy(self) -> str:
+        """How rows are split: "packed" in sequences, to a "budget" of tokens, or "split" by length alone."""
+        return "packed" if self.pack_length is not None else "split" if self.max_tokens is None else "budget"
 
     def check(self, lengths: Sequence[int], name: Callable[[int], str] = "row {} of a step".format) -> None:
         """Refuse rows that fit into no micro-batch: to be asked before training, with the length of every row.
@@ -94,48 +100,39 @@ def split_by_length(lengths: Sequence[int], batch_size: int, max_tokens: int | N
 
 
 def padding_share(
-    lengths: Sequence[int],
-    batch_size: int,
-    accumulation: int,
-    *,
-    strategy: str,
-    max_tokens: int | None = None,
-    pack_length: int | None = None,
-    seed: int = 0,
-) -> dict[str, float]:
+    lengths: Sequence[int], batch_size: int, accumulation: int, step: StepCollator | None = None
+) -> dict[str, Any]:
     """Count what one epoch in a seeded order would be made of; nothing but the lengths is needed.
 
     Args:
         lengths: tokens of each row, at least one row.
         batch_size: rows of a micro-batch; times `accumulation`, the rows of a step.
         accumulation: micro-batches of a step, where their number does not follow from something else.
-        strategy: "random" (each micro-batch takes rows as they come), "split" (the rows of a step by length), "budget"
-            (the same within `max_tokens`) or "packed" (in sequences of at most `pack_length` tokens).
+        step: splits the rows of a step; None where each micro-batch takes rows as they come.
 
     Returns:
-        steps; micro_batches (a step, on average); padding (the share of all tokens that are computed, from 0 to 1);
-        largest (tokens of the largest micro-batch, padding included); for "packed" also filled (tokens as a share of
-        what as many full sequences would hold).
+        padding_share (of all tokens that are computed, from 0 to 1); strategy (see `StepCollator.strategy`, or
+        "random"); rows_per_process (of a step); steps; micro_batches (a step, on average); largest (tokens of the
+        largest micro-batch, padding included); where rows are packed also filled (tokens as a share of what as many
+        full sequences would hold).
     """
-    limits = {"random": {}, "split": {}, "budget": {"max_tokens": max_tokens}, "packed": {"pack_length": pack_length}}
-    collator = StepCollator(None, batch_size, **limits[strategy])
-    order = random.Random(seed).sample(lengths, len(lengths))
-    steps = [
-        order[start : start + batch_size * accumulation] for start in range(0, len(order), batch_size * accumulation)
-    ]
+    order = random.Random(0).sample(lengths, len(lengths))
+    rows = batch_size * accumulation
+    steps = [order[start : start + rows] for start in range(0, len(order), rows)]
     batches: list[list[int]] = []  # the lengths of the rows in each
-    for step in steps:
-        if strategy == "random":
-            batches += [step[start : start + batch_size] for start in range(0, len(step), batch_size)]
+    for taken in steps:
+        if step is None:
+            batches += [taken[start : start + batch_size] for start in range(0, len(taken), batch_size)]
         else:
-            batches += [[step[row] for row in rows] for rows in collator.split(step)]
-    computed = [sum(batch) if strategy == "packed" else len(batch) * max(batch) for batch in batches]
+            batches += [[taken[row] for row in chosen] for chosen in step.split(taken)]
+    packed = step is not None and step.pack_length is not None
+    computed = [sum(batch) if packed else len(batch) * max(batch) for batch in batches]
     shares = {
+        "padding_share": 1 - sum(lengths) / sum(computed),
+        "strategy": "random" if step is None else step.strategy,
+        "rows_per_process": rows,
         "steps": len(steps),
         "micro_batches": len(batches) / len(steps),
-        "padding": 1 - sum(lengths) / sum(computed),
         "largest": max(computed),
     }
-    if strategy == "packed":
-        shares["filled"] = sum(lengths) / (len(batches) * pack_length)
-    return shares
+    return shares | ({"filled": sum(lengths) / (len(batches) * step.pack_length)} if packed else {})

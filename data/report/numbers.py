@@ -5,12 +5,15 @@
 A quantile is a length that occurs: p99 is the shortest that at least 99 % of the rows do not exceed.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy
 
-from data.report.advice import advise
+from arguments.training import TrainingArguments
+from data.batches.steps import StepCollator, padding_share
+from data.report.advice import WHOLE_EPOCH, advise
 from data.tokens.store import column
 
 PERCENTS = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
@@ -145,13 +148,34 @@ def source_report(use: Any, lost: Sequence[tuple[str, str, str, int]]) -> dict[s
         "format": account.format,
         "records": account.records,
         "use": use.use,
-        "used": use.used,
+        "used": len(use.rows),
         **weight,
         "digest": use.digest,
         "unused": account.unused,
         "rows": account.kept - len(later),
         "dropped": {reason: {"rows": len(places), "places": places} for reason, places in dropped.items()},
     }
+
+
+def count_batches(train: Any, step: StepCollator | None, training: TrainingArguments) -> dict[str, Any]:
+    """Return how training rows are batched, and of what one epoch in a seeded order would be made.
+
+    Args:
+        train: tokenized rows, or None.
+        step: makes the micro-batches of a step; None where the library does.
+    """
+    size, accumulation = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    batching = {
+        "per_device_train_batch_size": size,
+        "gradient_accumulation_steps": accumulation,
+        "max_tokens_per_batch": training.max_tokens_per_batch,
+        "packing": training.packing,
+        "train_sampling_strategy": training.train_sampling_strategy or "random",
+        "rows_per_step": size * accumulation * int(os.environ.get("WORLD_SIZE", "1")),
+    }
+    if train is None or batching["train_sampling_strategy"] in WHOLE_EPOCH:
+        return batching  # what the library groups it groups in its own way
+    return batching | padding_share(column(train, "length").tolist(), size, accumulation, step)
 
 
 def count_duplicates(train: Any, held_out: Any) -> dict[str, int]:

@@ -116,32 +116,33 @@ def test_padding_share_counts_what_the_collator_makes(collator):
     lengths = whole["attention_mask"].sum(dim=1).tolist()
     for strategy, options in {"split": {}, "budget": {"max_tokens": 120}, "packed": {"pack_length": 100}}.items():
         batches = StepCollator(collator, 3, **options)(ROWS)
-        shares = padding_share(lengths, 3, 4, strategy=strategy, **options)
+        shares = padding_share(lengths, 3, 4, StepCollator(collator, 3, **options))
+        assert shares["strategy"] == strategy
         assert shares["steps"] == 1 and shares["micro_batches"] == len(batches)
         assert shares["largest"] == max(batch["input_ids"].numel() for batch in batches)
         computed = sum(batch["input_ids"].numel() for batch in batches)
-        assert shares["padding"] == pytest.approx(1 - sum(lengths) / computed)
+        assert shares["padding_share"] == pytest.approx(1 - sum(lengths) / computed)
     assert shares["filled"] == pytest.approx(sum(lengths) / len(batches) / 100)
-    assert padding_share([4, 2], 2, 1, strategy="random")["padding"] == 0.25
+    assert padding_share([4, 2], 2, 1)["padding_share"] == 0.25
 
 
 def test_padding_of_alpaca(alpaca_lengths):
     """Measured: 29 % in random fours, 11 % with 4 of them in a step, 4 % with 16; packed at 512, 97 % are filled."""
 
-    def padding(strategy, accumulation, **options):
-        return padding_share(alpaca_lengths, 4, accumulation, strategy=strategy, **options)["padding"]
+    def padding(accumulation, **options):
+        return padding_share(alpaca_lengths, 4, accumulation, StepCollator(None, 4, **options))["padding_share"]
 
-    assert 0.24 < padding("random", 4) < 0.32
-    assert padding("split", 4) < 0.13
-    assert padding("split", 16) < 0.05
-    assert padding("budget", 16, max_tokens=1024) < 0.10
-    assert padding("packed", 4, pack_length=512) == 0
+    assert 0.24 < padding_share(alpaca_lengths, 4, 4)["padding_share"] < 0.32
+    assert padding(4) < 0.13
+    assert padding(16) < 0.05
+    assert padding(16, max_tokens=1024) < 0.10
+    assert padding(4, pack_length=512) == 0
 
 
 def test_packed_sequences_of_alpaca_are_filled(alpaca_lengths):
     """At 512 tokens: as long as a step has rows enough, as its last sequence is what is left."""
     filled = {
-        rows: padding_share(alpaca_lengths, rows, 1, strategy="packed", pack_length=512)["filled"]
+        rows: padding_share(alpaca_lengths, rows, 1, StepCollator(None, rows, pack_length=512))["filled"]
         for rows in (16, 64, 128, 4000)
     }
     assert filled[4000] > 0.98 and filled[128] > 0.95 and filled[64] > 0.93 and filled[16] > 0.85

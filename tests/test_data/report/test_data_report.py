@@ -238,13 +238,12 @@ def test_micro_batches_that_stay_as_they_are(found, order):
 
 
 def test_shares_of_the_batching_module_are_understood():
-    from data.batches.steps import padding_share
+    from data.batches.steps import StepCollator, padding_share
 
-    found = padding_share([100] * 160 + [300], 1, 16, strategy="split")
-    padding = {"padding_share": found.pop("padding"), "strategy": "split"} | found
+    padding = padding_share([100] * 160 + [300], 1, 16, StepCollator(None, 1))
     (line,) = report_of([(80, 20)] * 160 + [(280, 20)], padding)["advice"]
     assert line.startswith("--max_tokens_per_batch 320: the same steps in about 5 micro-batches each, not 15;")
-    assert padding_share([100] * 160 + [300], 1, 16, strategy="budget", max_tokens=320)["micro_batches"] < 6
+    assert padding_share([100] * 160 + [300], 1, 16, StepCollator(None, 1, max_tokens=320))["micro_batches"] < 6
 
 
 def test_many_passes():
