@@ -8,7 +8,6 @@ The data are five values, each made once of the one before: sources (`data.sourc
 wrong with the data is a `DataError` that says where it is and what to do.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +16,12 @@ from typing import Any
 from arguments.data import DataArguments
 from arguments.training import TrainingArguments
 from common.errors import DataError
+from common.text import counted
 from data.cache import cache_directory, key_of
 from data.formats.detection import find_format
+from data.formats.layout import LAYOUTS
 from data.named import NAMED_DATASETS
-from data.rows import Account, format_source
+from data.rows import Account, format_source, sample_tools
 from data.sources.files import Source
 from data.sources.hub import EVAL_SPLITS, open_sources
 from data.sources.mixes import Part, parse_mix
@@ -32,38 +33,28 @@ class Request:
     """Which rows a run needs, and how they are read.
 
     Attributes:
-        seed: of splits and mixes.
         token: whether a stored token of the hub is required and sent.
         prompt_format: how questions and answers are laid out; see `data.formats.layout`.
     """
 
     data: DataArguments
-    trains: bool
-    evaluates: bool
-    predicts: bool
-    seed: int
-    cache_dir: str | None
+    training: TrainingArguments
     token: bool
     prompt_format: str
-
-    @classmethod
-    def of(cls, data: DataArguments, training: TrainingArguments, token: bool, prompt_format: str) -> "Request":
-        """Return what the flags ask for."""
-        return cls(
-            data=data,
-            trains=training.do_train,
-            evaluates=training.do_eval,
-            predicts=training.do_predict,
-            seed=training.seed if training.data_seed is None else training.data_seed,
-            cache_dir=training.cache_dir,
-            token=token,
-            prompt_format=prompt_format,
-        )
 
     @property
     def wants_eval(self) -> bool:
         """Whether rows are evaluated or predicted."""
-        return self.evaluates or self.predicts
+        return self.training.do_eval or self.training.do_predict
+
+    @property
+    def seed(self) -> int:
+        """The seed of splits and mixes."""
+        return self.training.seed if self.training.data_seed is None else self.training.data_seed
+
+    def open(self, name: str, flag: str) -> dict[str, Source]:
+        """Return the splits of what `flag` names."""
+        return open_sources(name, flag, self.training.cache_dir, self.token)
 
 
 @dataclass(frozen=True)
@@ -86,11 +77,21 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Formatted rows before `max_*_samples` and tokenization, None where they were not asked for; and their sources."""
+class Splits:
+    """Rows to train on, and rows to evaluate or predict: `datasets.Dataset`s, or None where they are not asked for."""
 
     train: Any = None
     eval: Any = None
+
+    def items(self) -> list[tuple[str, Any]]:
+        """Return the name and the rows of each split that there is."""
+        return [(name, rows) for name, rows in (("train", self.train), ("eval", self.eval)) if rows is not None]
+
+
+@dataclass(frozen=True)
+class Rows(Splits):
+    """Formatted rows before `max_*_samples` and tokenization, and their sources."""
+
     uses: tuple[Use, ...] = ()
 
     @property
@@ -106,20 +107,10 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Splits:
-    """The rows that are used, each a `datasets.Dataset`, or None where the run has no use for them.
+class Tokens(Splits):
+    """Tokenized rows, and what tokenizing dropped: (split, file, reason, place) of each row."""
 
-    Attributes:
-        lost: what tokenizing dropped of them: (split, file, reason, place) of each row.
-    """
-
-    train: Any
-    eval: Any
     lost: tuple[tuple[str, str, str, int], ...] = ()
-
-    def items(self) -> list[tuple[str, Any]]:
-        """Return the name and the rows of each split that there is."""
-        return [(name, rows) for name, rows in (("train", self.train), ("eval", self.eval)) if rows is not None]
 
 
 @dataclass(frozen=True)
@@ -169,12 +160,13 @@ def make_data_module(
     Raises:
         DataError: the data cannot be used as asked; the message is for the user.
     """
-    request = Request.of(data, training, token, choose_prompt_format(data, tokenizer))
+    has_template = bool(data.chat_template or tokenizer.chat_template)
+    # Questions are asked as they are where the model is served, unless the flag says otherwise.
+    request = Request(data, training, token, data.prompt_format or ("chat" if has_template else "alpaca"))
     rows = load_rows(request)
-    splits = Splits(_first(rows.train, data.max_train_samples), _first(rows.eval, data.max_eval_samples))
-    _say_used(rows, splits)
-    tools = _sample_tools(splits)
-    _say_prompt_format(rows, request, bool(data.chat_template or tokenizer.chat_template), mixed=bool(tools))
+    splits = _used(rows, data)
+    tools = [sample for _, split in splits.items() for sample in sample_tools(split)]
+    _say_prompt_format(rows, request, has_template, mixed=bool(tools))
     collator = _collator(tokenizer, data, training, _choose_template(tokenizer, data.chat_template, tools))
     tokens = _tokenize(splits, collator, training)
     step = _step_collator(collator, data, training, tokens.train)
@@ -201,46 +193,39 @@ def load_rows(request: Request) -> Rows:
     else from a seeded split of --dataset. That split is the same with and without training, so that the rows held out
     of training are the ones that a later run predicts on.
     """
-    data = request.data
-    parts = parse_mix(data.dataset, "--dataset") if request.trains or not data.eval_dataset else []
-    evaluated = _load_evaluated(parts, request) if request.wants_eval else []
+    data, trains = request.data, request.training.do_train
+    parts = parse_mix(data.dataset, "--dataset") if trains or not data.eval_dataset else []
+    evaluated = _load_evaluated(parts, request) if request.wants_eval else ()
     is_split = request.wants_eval and not evaluated
-    trained: list[Use] = []
-    if request.trains or is_split:
-        trained = _load(parts, _train_sources(parts, "--dataset", request), "both" if is_split else "train", request)
+    sources = [request.open(part.name, "--dataset")["train"] for part in parts] if trains or is_split else []
+    trained = _load(parts, sources, "both" if is_split else "train", request) if sources else ()
     train, held_out = _mixed(trained, request.seed), _mixed(evaluated, request.seed)
     if is_split:
         count = count_held_out(data.eval_dataset_size, len(train), data.dataset)
         train, held_out = map(train.select, split_indices(len(train), count, request.seed))
         _say(f"{len(train) + count:,} kept = {len(train):,} train + {count:,} held out (seed {request.seed})")
-    return Rows(train if request.trains else None, held_out, (*evaluated, *trained))
+    return Rows(train if trains else None, held_out, (*evaluated, *trained))
 
 
-def _load_evaluated(trained: Sequence[Part], request: Request) -> list[Use]:
-    """Return the rows of --eval_dataset, or of the split that a named data set brings; [] where there are neither.
+def _load_evaluated(trained: Sequence[Part], request: Request) -> tuple[Use, ...]:
+    """Return the rows of --eval_dataset, or of the split that a named data set brings; () where there are neither.
 
     Args:
         trained: the parts of --dataset.
     """
-    flag = "--eval_dataset" if request.data.eval_dataset else "--dataset"
-    parts = parse_mix(request.data.eval_dataset, flag) if request.data.eval_dataset else trained
+    other = request.data.eval_dataset
+    flag, parts = ("--eval_dataset", parse_mix(other, "--eval_dataset")) if other else ("--dataset", trained)
     if len(parts) == 1 and parts[0].name in NAMED_DATASETS:
-        splits = open_sources(parts[0].name, flag, request.cache_dir, request.token)
+        splits = request.open(parts[0].name, flag)
         own = next((splits[name] for name in EVAL_SPLITS if name in splits), None)
         if own is not None:
             return _load(parts, [own], "eval", request)
-    return _load(parts, _train_sources(parts, flag, request), "eval", request) if request.data.eval_dataset else []
+    return _load(parts, [request.open(part.name, flag)["train"] for part in parts], "eval", request) if other else ()
 
 
-def _train_sources(parts: Sequence[Part], flag: str, request: Request) -> list[Source]:
-    return [open_sources(part.name, flag, request.cache_dir, request.token)["train"] for part in parts]
-
-
-def _load(parts: Sequence[Part], sources: Sequence[Source], use: str, request: Request) -> list[Use]:
+def _load(parts: Sequence[Part], sources: Sequence[Source], use: str, request: Request) -> tuple[Use, ...]:
     """Return the formatted rows of the sources of all parts, as many of each as its weight gives."""
-    # A question without its answer can be predicted; but rows of --dataset are split alike whatever the run is for.
-    questions = bool(request.data.eval_dataset) and not (request.trains or request.evaluates)
-    formatted = [_format(source, questions, request) for source in sources]
+    formatted = [_format(source, request) for source in sources]
     counts = mix_counts([len(rows) for rows, _ in formatted], [part.weight for part in parts])
     uses = []
     for part, source, (rows, account), count in zip(parts, sources, formatted, counts, strict=True):
@@ -249,13 +234,15 @@ def _load(parts: Sequence[Part], sources: Sequence[Source], use: str, request: R
         if count < len(rows):
             rows = rows.select(split_indices(len(rows), count, request.seed)[1])
         uses.append(Use(rows, account, source.digest, use, part.weight))
-    return uses
+    return tuple(uses)
 
 
-def _format(source: Source, questions: bool, request: Request) -> tuple[Any, Account]:
+def _format(source: Source, request: Request) -> tuple[Any, Account]:
     """Return the formatted rows of a source, by --dataset_format, its own format or its columns; and their account."""
-    name = request.data.dataset_format or source.format
-    cache = cache_directory(request.cache_dir)
+    name, training = request.data.dataset_format or source.format, request.training
+    # A question without its answer can be predicted; but rows of --dataset are split alike whatever the run is for.
+    questions = bool(request.data.eval_dataset) and not (training.do_train or training.do_eval)
+    cache = cache_directory(training.cache_dir)
     return format_source(source, find_format(name) if name else None, cache, questions, request.prompt_format)
 
 
@@ -269,22 +256,17 @@ def _mixed(uses: Sequence[Use], seed: int) -> Any:
     return rows.select(shuffled(len(rows), seed))
 
 
-def _first(rows: Any, limit: int | None) -> Any:
-    return rows if rows is None or limit is None or limit >= len(rows) else rows.select(range(limit))
+def _used(rows: Rows, data: DataArguments) -> Splits:
+    """Return the first rows of each split, as many as the flags allow."""
+    limits = {"train": data.max_train_samples, "eval": data.max_eval_samples}
+    used = {name: split.select(range(min(len(split), limits[name] or len(split)))) for name, split in rows.items()}
+    if used:
+        counts = (f"{len(used[name]):,} of {len(split):,} {name}" for name, split in rows.items())
+        _say(f"used: {', '.join(counts)} rows")
+    return Splits(**used)
 
 
 # ---- What is said of them ------------------------------------------------------------------------------------------
-
-
-def choose_prompt_format(data: DataArguments, tokenizer: Any) -> str:
-    """Return how questions and answers are laid out: as asked, or as the model is served where it has a template."""
-    return data.prompt_format or ("chat" if data.chat_template or tokenizer.chat_template else "alpaca")
-
-
-def _say_used(rows: Rows, splits: Splits) -> None:
-    counts = [f"{len(split):,} of {len(getattr(rows, name)):,} {name}" for name, split in splits.items()]
-    if counts:
-        _say(f"used: {', '.join(counts)} rows")
 
 
 def _say_prompt_format(rows: Rows, request: Request, has_template: bool, mixed: bool) -> None:
@@ -294,27 +276,23 @@ def _say_prompt_format(rows: Rows, request: Request, has_template: bool, mixed: 
         mixed: whether there are conversations too.
     """
     count, asked = rows.prompts, request.data.prompt_format
+    questions = f"{counted(count, 'question')} {LAYOUTS[request.prompt_format]}"
     if not count:
         if asked and rows.uses:
             _say(f"note: --prompt_format {asked} has no effect: no row is a question and its answer")
-        return
-    questions = f"{count:,} question{'' if count == 1 else 's'}"
-    how = "in the prompt of their format" if request.prompt_format == "alpaca" else "with nothing around them"
-    if request.prompt_format == "chat":
-        _say(
-            f"prompts: {questions} as turns of the chat template; --prompt_format alpaca: in the prompt of their format"
-        )
+    elif request.prompt_format == "chat":
+        _say(f"prompts: {questions}; --prompt_format alpaca: {LAYOUTS['alpaca']}")
     elif has_template or asked:
-        _say(f"prompts: {questions} {how}; --prompt_format chat: as turns of the chat template, as servers ask them")
+        _say(f"prompts: {questions}; --prompt_format chat: {LAYOUTS['chat']}, as servers ask them")
     elif mixed:
-        _say(f"note: {questions} {how}, beside conversations; --prompt_format chat: all as turns of one template")
+        _say(f"note: {questions}, beside conversations; --prompt_format chat: all as turns of one template")
 
 
 def _choose_template(tokenizer: Any, asked: str | None, samples: list[list | None]) -> list[str]:
     """Give the tokenizer its chat template where there are conversations, and say which and what is unusual about it.
 
     Args:
-        samples: as `_sample_tools` gives them.
+        samples: as `sample_tools` gives them.
 
     Returns:
         what closes answers, where that is ordinary text to the tokenizer.
@@ -330,20 +308,6 @@ def _choose_template(tokenizer: Any, asked: str | None, samples: list[list | Non
     for note in dict.fromkeys(note for tools in samples for note in renderer.notes(tools)):
         _say(f"note: {note}")
     return list(dict.fromkeys(mark for tools in samples for mark in renderer.text_marks(tools)))
-
-
-def _sample_tools(splits: Splits) -> list[list | None]:
-    """Return None where a conversation has no tools, and the tools of one that has some: templates may be of two parts.
-
-    The columns are those of the whole file, so that nothing is gathered into memory.
-    """
-    samples = []
-    for _, split in splits.items():
-        messages, tools = (split.data.column(name) for name in ("messages", "tools"))
-        with_tools = len(tools) - tools.null_count
-        samples += [None] if len(messages) - messages.null_count > with_tools else []
-        samples += [json.loads(tools.drop_null()[0].as_py())] if with_tools else []
-    return samples
 
 
 def _say(text: str, prefix: str = "data: ") -> None:
@@ -367,14 +331,14 @@ def _collator(tokenizer: Any, data: DataArguments, training: TrainingArguments, 
     )
 
 
-def _tokenize(splits: Splits, collator: Any, training: TrainingArguments) -> Splits:
+def _tokenize(splits: Splits, collator: Any, training: TrainingArguments) -> Tokens:
     """Return the tokenized rows that can be trained on, and which others there were."""
     from data.tokens.encoder import RowEncoder
     from data.tokens.store import tokenize
     from data.tokens.templates import SUCH_AS
 
     encoder, cache = RowEncoder(collator.pairs, training.train_on_source), cache_directory(training.cache_dir)
-    tokens, lost = {"train": None, "eval": None}, []
+    tokens, lost = {}, []
     for name, rows in splits.items():
         tokens[name], dropped = tokenize(rows, encoder, cache)
         reasons: dict[str, str] = {}  # each without its example → with that of the first row
@@ -388,7 +352,7 @@ def _tokenize(splits: Splits, collator: Any, training: TrainingArguments) -> Spl
             raise DataError(f"no {name} row is left: {len(dropped):,} dropped: {shown}\ntry {hint}")
         if reasons:
             _say(f"{name}: {len(dropped):,} of {len(rows):,} rows dropped: {shown}")
-    return Splits(**tokens, lost=tuple(lost))
+    return Tokens(**tokens, lost=tuple(lost))
 
 
 def _step_collator(collator: Any, data: DataArguments, training: TrainingArguments, train: Any) -> Any:
@@ -410,7 +374,7 @@ def _step_collator(collator: Any, data: DataArguments, training: TrainingArgumen
 
 
 def _report(
-    rows: Rows, tokens: Splits, step: Any, data: DataArguments, training: TrainingArguments, context: int | None
+    rows: Rows, tokens: Tokens, step: Any, data: DataArguments, training: TrainingArguments, context: int | None
 ) -> dict[str, Any]:
     """Return the data report, printed where rows were asked for."""
     from data.report.numbers import build_report, count_batches, count_duplicates, source_report

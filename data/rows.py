@@ -229,6 +229,17 @@ def _row(example: dict, questions: bool) -> dict:
     return row | {"key": int.from_bytes(hashlib.blake2b(learned, digest_size=8).digest(), "big", signed=True)}
 
 
+def sample_tools(rows: Any) -> list[list | None]:
+    """Return None where a conversation has no tools, and the tools of one that has some: templates may be of two parts.
+
+    The columns are those of the whole file, so that nothing is gathered into memory.
+    """
+    messages, tools = (rows.data.column(name) for name in ("messages", "tools"))
+    with_tools = len(tools) - tools.null_count
+    without = [None] if len(messages) - messages.null_count > with_tools else []
+    return without + ([json.loads(tools.drop_null()[0].as_py())] if with_tools else [])
+
+
 def exchange(messages: list[dict], answer: int = -1) -> dict[str, str]:
     """Return a supervised answer of a conversation, the last one by default, and the turn before it as `input`."""
     number = [number for number, message in enumerate(messages) if message["supervised"]][answer]

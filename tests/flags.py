@@ -19,16 +19,12 @@ def data_module(tokenizer: Any, flags: Any, **options: Any) -> Any:
     return make_data_module(tokenizer, asked.data, asked.training, token=asked.model.use_auth_token, **options)
 
 
-def data_request(**changed: Any) -> Any:
-    """Return a `data.loading.Request` to train on `dataset`, with what else is given."""
-    from arguments.data import DataArguments
+def data_request(**flags: Any) -> Any:
+    """Return the `data.loading.Request` of these flags."""
     from data.loading import Request
 
-    names = DataArguments.__dataclass_fields__
-    data = DataArguments(**{name: value for name, value in changed.items() if name in names and value is not None})
-    others = {name: value for name, value in changed.items() if name not in names}
-    defaults = {"trains": True, "evaluates": False, "predicts": False, "seed": 0, "cache_dir": None, "token": False}
-    return Request(data=data, **defaults | {"prompt_format": "alpaca"} | others)
+    asked = arguments(**flags)
+    return Request(asked.data, asked.training, token=False, prompt_format="alpaca")
 
 
 def tokenizer_of(argv: list[str]) -> Any:

@@ -12,6 +12,13 @@ Formatters give `input`, the prompt that their format is published with, and, wh
 `asked` beside it.
 """
 
+# The values of `--prompt_format`, in the words that follow "5 questions".
+LAYOUTS = {
+    "alpaca": "in the prompt of their format",
+    "chat": "as turns of the chat template",
+    "plain": "with nothing around them",
+}
+
 
 def has_prompt(example: dict) -> bool:
     """Return whether `--prompt_format` decides how an example is laid out; conversations and whole texts are as is."""
