@@ -11,12 +11,29 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from common.errors import DataError
 
 NEEDED = "a list of objects, or one object on each line, is needed"
 SPACE = re.compile(r"[ \t\r\n]*")
+# What the parser says, a line break, and the text it says it of → what to do.
+ADVICE = {
+    "Unterminated string": "this text has no closing double quote; was the file cut off there?",
+    "Invalid control character": r"inside a text, a line break is written \n and a tab \t",
+    r"Invalid \\escape": r"inside a text, a backslash is written \\",
+    r".*\n\Z": "was the file cut off here? copy or download it again",
+    r"Expecting value.*\n]|Expecting property.*\n}": "the comma before it is one too many",
+    r"Expecting value.*\n[,}]": "a value is missing before it",
+    ".*\n['\u2018\u2019\u201c\u201d]": 'names and texts stand between double quotes, "like this"',
+    ".*\n\ufeff": "a byte order mark belongs at the start of a file alone; this looks like files that were joined",
+    r".*\n(//|/\*|#)": "JSON has no comments",
+    r".*\n(True|False|None|nan|undefined)": "JSON writes true, false and null",
+    "Expecting property": 'names stand between double quotes, "like this"',
+    "Expecting ':'": "a colon stands between a name and its value",
+    "Expecting ','": 'a comma is missing before it, or the text before it holds a quote that is not written \\"',
+}
 Values = Iterator[tuple[int, Any]]
 
 
@@ -100,96 +117,65 @@ def _json_lines(path: str, text: io.TextIOBase) -> Values:
     for number, line in enumerate(text, 1):
         line = line.rstrip(" \t\r\n")  # so that what is missing at its end is missing on this line
         if line:
-            try:
-                yield number, DECODER.decode(line)
-            except json.JSONDecodeError as error:
-                raise _not_json(path, number, error.colno, error.msg, line[error.pos :]) from error
-            except (ValueError, RecursionError) as error:
-                raise _not_taken(path, number, error) from error
+            with _explained(path, number):
+                record = DECODER.decode(line)
+            yield number, record
 
 
 def _json_whole(path: str, text: str) -> Values:
     """Give the items of the list that a text is, or the values that stand in it one after the other."""
-    at, line = SPACE.match(text).end(), 1 + text.count("\n", 0, SPACE.match(text).end())
-    is_list = text.startswith("[", at) and not _starts_with_message(text)
-
-    def moved(end: int) -> tuple[int, int]:
-        end = SPACE.match(text, end).end()
-        return end, line + text.count("\n", at, end)
-
-    def expected(what: str) -> DataError:
-        return _not_json(path, line, at - text.rfind("\n", 0, at), what, text[at : at + 40])
-
-    if is_list:
-        at, line = moved(at + 1)
-    while at < len(text) and not (is_list and text[at] == "]"):
-        try:
-            value, end = DECODER.raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            raise _not_json(path, error.lineno, error.colno, error.msg, text[error.pos :][:40]) from error
-        except (ValueError, RecursionError) as error:
-            raise _not_taken(path, line, error) from error
-        yield line, value
-        at, line = moved(end)
-        if is_list and not text.startswith("]", at):
-            if not text.startswith(",", at):
-                raise expected("Expecting ',' delimiter")
-            at, line = moved(at + 1)
-            if text.startswith("]", at):
-                raise expected("Expecting value")
-    if is_list:
-        if at == len(text):
-            raise expected("Expecting ']' delimiter")
-        at, line = moved(at + 1)
-        if at < len(text):
-            raise expected("Extra data")
+    at, line, counted = SPACE.match(text).end(), 1, 0
+    if is_list := text.startswith("[", at) and not _starts_with_message(text):
+        with _explained(path, 1):
+            _check_grammar(text)
+        at += 1
+    between = re.compile(r"[ \t\r\n,]*" if is_list else SPACE)
+    while (at := between.match(text, at).end()) < len(text) and not (is_list and text[at] == "]"):
+        line, counted = line + text.count("\n", counted, at), at
+        with _explained(path, line, first_line=1):
+            record, at = DECODER.raw_decode(text, at)
+        yield line, record
 
 
-def _not_taken(path: str, line: int, error: Exception) -> DataError:
-    """Return the error for JSON that cannot be made a record of, though its grammar is right."""
-    what = str(error)
-    if isinstance(error, RecursionError):
-        what = f"lists and objects in one another are nested too deep (Python reads {sys.getrecursionlimit():,} levels)"
-    elif "integer string conversion" in what:
-        what = f"a number has more than {sys.get_int_max_str_digits():,} digits; write it as a text, in double quotes"
-    return DataError(f"{path}, line {line}: {what}")
+def _check_grammar(text: str) -> None:
+    """Raise what the parser raises of text that is no JSON; values that it cannot take are found one by one."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except (ValueError, RecursionError):
+        pass
 
 
-def _not_json(path: str, line: int, column: int, what: str, rest: str) -> DataError:
-    """Return the error for text that breaks the grammar of JSON, with what stands there and what to do."""
-    found = repr(rest[:20].rstrip()) if rest.strip() else "the end"
-    what = what.removesuffix(" starting at").removesuffix(" at").removesuffix(":")
-    return DataError(
-        f"{path}, line {line}, column {column}: not valid JSON: {what}, found {found}; {_advice(what, rest.lstrip())}"
-    )
+@contextmanager
+def _explained(path: str, line: int, first_line: int | None = None) -> Iterator[None]:
+    """Turn what the parser raises into a DataError.
+
+    Args:
+        line: the line that the record starts on.
+        first_line: the line that the parser's text starts on, where that is another one.
+    """
+    try:
+        yield
+    except json.JSONDecodeError as error:
+        rest, what = error.doc[error.pos :][:40], error.msg
+        found = repr(rest[:20].rstrip()) if rest.strip() else "the end"
+        what = what.removesuffix(" starting at").removesuffix(" at").removesuffix(":")
+        where = f"{path}, line {(first_line or line) + error.lineno - 1}, column {error.colno}"
+        advice = _advice(what, rest.lstrip())
+        raise DataError(f"{where}: not valid JSON: {what}, found {found}; {advice}") from error
+    except RecursionError as error:
+        what = f"nested too deep (Python reads {sys.getrecursionlimit():,} levels)"
+        raise DataError(f"{path}, line {line}: lists and objects in one another are {what}") from error
+    except ValueError as error:
+        what = str(error)
+        if "integer string conversion" in what:
+            digits = f"{sys.get_int_max_str_digits():,} digits"
+            what = f"a number has more than {digits}; write it as a text, in double quotes"
+        raise DataError(f"{path}, line {line}: {what}") from error
 
 
 def _advice(what: str, rest: str) -> str:
     """Return what to do about the usual mistakes, and else what is needed."""
-    if what.startswith("Unterminated string"):
-        return "this text has no closing double quote; was the file cut off there?"
-    if what.startswith("Invalid control character"):
-        return r"inside a text, a line break is written \n and a tab \t"
-    if what.startswith(r"Invalid \escape"):
-        return r"inside a text, a backslash is written \\"
-    if not rest:
-        return "was the file cut off here? copy or download it again"
-    if (what[:15], rest[0]) in (("Expecting value", "]"), ("Expecting prope", "}")):
-        return "the comma before it is one too many"
-    if what.startswith("Expecting value") and rest[0] in ",}":
-        return "a value is missing before it"
-    if rest[0] in "'\u2018\u2019\u201c\u201d":
-        return 'names and texts stand between double quotes, "like this"'
-    if rest[0] == "\ufeff":
-        return "a byte order mark belongs at the start of a file alone; this looks like files that were joined"
-    if rest.startswith(("//", "/*", "#")):
-        return "JSON has no comments"
-    if rest.startswith(("True", "False", "None", "nan", "undefined")):
-        return "JSON writes true, false and null"
-    if what.startswith("Expecting property"):
-        return 'names stand between double quotes, "like this"'
-    if what.startswith("Expecting ':'"):
-        return "a colon stands between a name and its value"
-    if what.startswith("Expecting ','"):
-        return 'a comma is missing before it, or the text before it holds a quote that is not written \\"'
-    return NEEDED
+    mistake = f"{what}\n{rest}"
+    return next((advice for pattern, advice in ADVICE.items() if re.match(pattern, mistake)), NEEDED)
