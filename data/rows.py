@@ -11,12 +11,13 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from common.errors import DataError
+from common.text import counted
 from data.cache import FORMATTING, cannot_write, code_digest, key_of
 from data.formats.detection import as_question, detect_format
 from data.formats.fields import SkipRow, without_nulls
@@ -25,6 +26,7 @@ from data.formats.registry import Format
 from data.sources.files import Source
 
 BATCH = 1000  # rows written at once
+PLACES_SHOWN = 5  # of the rows that were dropped for a reason
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 # What a row holds: `input` and `output` for people and predictions.jsonl, `messages` and `tools` (JSON) where it is a
 # conversation, the record's other fields (JSON), where it stood (line or row: `unit`), and a hash of what is
@@ -35,7 +37,7 @@ COLUMNS = ("input", "output", "messages", "tools", "fields", "file", "unit", "pl
 
 @dataclass
 class Account:
-    """What became of the records of one source: `made` rows = `dropped` ones and `kept` ones."""
+    """What became of the records of one source: each gives rows, which are `dropped` or `kept`."""
 
     source: str
     unit: str
@@ -46,10 +48,6 @@ class Account:
     columns: list[str] = field(default_factory=list)  # of the first record
     unused: dict[str, int] = field(default_factory=dict)  # column or field that decides nothing → records that have it
     prompts: int = 0  # rows that `--prompt_format` lays out
-
-    @property
-    def made(self) -> int:
-        return self.kept + sum(map(len, self.dropped.values()))
 
     def drop(self, reason: str, place: int) -> None:
         self.dropped.setdefault(reason, []).append(place)
@@ -62,19 +60,37 @@ class Account:
             shown = name if name.isprintable() else name.encode("unicode_escape").decode()
             self.unused[shown] = self.unused.get(shown, 0) + 1
 
-    def lines(self) -> list[str]:
-        """Return one line with the counts and one for each reason, with the first places."""
-        rows, records = (
-            f"{n:,} {name}{'' if n == 1 else 's'}" for n, name in ((self.made, "row"), (self.records, "record"))
-        )
-        read = f"{rows} read" if self.made == self.records else f"{rows} from {records} read"
-        said = [f"{self.source} ({self.format}): {read}, {self.made - self.kept:,} dropped, {self.kept:,} kept"]
-        for reason, places in self.dropped.items():
-            first = ", ".join(f"{place:,}" for place in places[:5])
-            more = f" and {len(places) - 5:,} more" if len(places) > 5 else ""
-            unit = self.unit if len(places) == 1 else f"{self.unit}s"
-            said.append(f"{self.source}: {len(places):,} dropped: {reason}: {unit} {first}{more}")
-        return said
+    def summary(self) -> dict[str, Any]:
+        """Return what the data report says of the source: `rows` are left, `dropped` gives {"rows", "places"}."""
+        return {
+            "source": self.source,
+            "unit": self.unit,
+            "format": self.format,
+            "records": self.records,
+            "rows": self.kept,
+            "dropped": {reason: {"rows": len(places), "places": places} for reason, places in self.dropped.items()},
+            "unused": self.unused,
+        }
+
+
+def describe_read(source: Mapping) -> str:
+    """Return how many rows were read, dropped and kept, of the summary of a source."""
+    lost = sum(dropped["rows"] for dropped in source["dropped"].values())
+    rows = counted(source["rows"] + lost, "row")
+    if source["rows"] + lost != source["records"]:
+        rows += f" from {counted(source['records'], 'record')}"
+    return f"{source['source']} ({source['format']}): {rows}, {lost:,} dropped, {source['rows']:,} kept"
+
+
+def describe_dropped(source: Mapping) -> list[str]:
+    """Return a text for each reason: how many rows, and where the first of them stand."""
+    texts = []
+    for reason, dropped in source["dropped"].items():
+        rows, places = dropped["rows"], dropped["places"][:PLACES_SHOWN]
+        more = f" and {rows - len(places):,} more" if rows > len(places) else ""
+        where = f"{source['unit']}{'' if rows == 1 else 's'} {', '.join(map(str, places))}{more}"
+        texts.append(f"{counted(rows, 'row')} ({where}): {reason}")
+    return texts
 
 
 def format_source(
@@ -94,20 +110,21 @@ def format_source(
     """
     key = key_of(source.digest, source.name, row and row.name, questions, prompt_format, code_digest(FORMATTING))
     place = cache / f"rows-{key}"
-    kept = _read(place)
-    if kept is None:
+    if (prepared := _read(place)) is None:
         try:
             _write(source, row, place, questions, prompt_format)
         except OSError as error:
             raise cannot_write(cache, error) from error
-        kept = _read(place)
-    if kept is None:
+        prepared = _read(place)
+    if prepared is None:
         raise DataError(f"{place} cannot be read back after it was written; is the disk full?")
-    rows, account = kept
+    _, account = prepared
     if not account.kept:
+        summary = account.summary()
+        lines = ["no rows are left to train or evaluate on", describe_read(summary), *describe_dropped(summary)]
         columns = f"columns of the first record: {', '.join(map(repr, account.columns)) or 'none'}"
-        raise DataError("\n".join(["no rows are left to train or evaluate on", *account.lines(), columns]))
-    return rows, account
+        raise DataError("\n".join([*lines, columns]))
+    return prepared
 
 
 def _read(place: Path) -> tuple[Any, Account] | None:
@@ -129,6 +146,7 @@ def _write(source: Source, row: Format | None, place: Path, questions: bool, pro
     Two processes may write the same at once: each puts whole files in place, of the same content.
     """
     import pyarrow
+    from datasets.utils import tqdm
 
     text = {name: pyarrow.large_string() for name in COLUMNS[:5]}
     numbers = {"place": pyarrow.int64(), "splits": pyarrow.bool_(), "key": pyarrow.int64()}
@@ -138,20 +156,14 @@ def _write(source: Source, row: Format | None, place: Path, questions: bool, pro
         with pyarrow.OSFile(f"{partial}/rows.arrow", "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
             examples = _format(source, row, account, questions)
             laid_out = (_row(lay_out(example, prompt_format), questions) | beside for example, beside in examples)
-            rows = _with_progress(laid_out, source.name)
+            # delay: a bar for what takes under two seconds only flickers.
+            rows = iter(tqdm(laid_out, desc=f"reading {Path(source.name).name}", unit=" rows", delay=2))
             while batch := list(itertools.islice(rows, BATCH)):
                 writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema))
         Path(partial, "account.json").write_text(json.dumps(asdict(account)), encoding="utf-8")
         place.mkdir(exist_ok=True)
         for name in ("rows.arrow", "account.json"):
             os.replace(f"{partial}/{name}", place / name)
-
-
-def _with_progress(rows: Iterator[dict], name: str) -> Iterator[dict]:
-    from datasets.utils import tqdm
-
-    # delay: a bar for what takes under two seconds only flickers.
-    return iter(tqdm(rows, desc=f"reading {Path(name).name}", unit=" rows", delay=2))
 
 
 def _format(
@@ -164,13 +176,14 @@ def _format(
         try:
             # The columns themselves stay: that a file has one says something of its format.
             record = {name: without_nulls(value) for name, value in raw.items()}
+            row = row or _detect(source, place, record, questions)
+            account.format = row.name
+            examples = row.convert(as_question(record, row) if questions else record)
         except SkipRow as skip:
             account.drop(str(skip), place)
             continue
-        row = row or _detect(source, place, record, questions)
-        account.format = row.name
         usable = []
-        for example in _examples(as_question(record, row) if questions else record, row):
+        for example in examples if isinstance(examples, list) else [examples]:
             reason = str(example) if isinstance(example, SkipRow) else _why_unusable(example, questions)
             if reason is None:
                 usable.append(example)
@@ -191,14 +204,6 @@ def _detect(source: Source, place: int, record: dict, questions: bool) -> Format
     except DataError as error:
         header = "\nthe first line has to hold the names of the columns" if source.name.endswith(TABLES) else ""
         raise DataError(f"{source.name}, {source.unit} {place}: {error}{header}") from error
-
-
-def _examples(record: dict, row: Format) -> list[dict | SkipRow]:
-    try:
-        made = row.convert(record)
-    except SkipRow as skip:
-        return [skip]
-    return made if isinstance(made, list) else [made]
 
 
 def _why_unusable(example: dict, questions: bool) -> str | None:

@@ -9,15 +9,12 @@ an example drops that example alone.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from data.formats.conversations import BESIDE_MESSAGES, ROLES, as_conversation, unused_fields
 from data.formats.exchanges import as_exchange
 from data.formats.fields import SkipRow, is_empty, pairs, text, truth
-from data.formats.instructions import (
-    instruction,
-    seed_task,
-    unnatural_instructions,
-)
+from data.formats.instructions import instruction, seed_task, unnatural_instructions
 from data.formats.tasks import flat_task_row, task_rows
 
 # Whether an answer is a good one, in data for KTO (https://arxiv.org/abs/2402.01306): TRL's name and LLaMA-Factory's.
@@ -48,17 +45,20 @@ def _chip2(record: Mapping) -> dict:
     return {"input": turns[0].replace("<human>: ", ""), "output": turns[1]}
 
 
-def _starts(column: str, start: str) -> Callable[[Mapping], bool]:
-    return lambda record: isinstance(record[column], str) and record[column].startswith(start)
+def _starts(column: str, start: str) -> dict[str, Any]:
+    return {
+        "looks": f"{column} starts with {start}",
+        "looks_right": lambda record: isinstance(record[column], str) and record[column].startswith(start),
+    }
 
 
-def _instances_have(name: str) -> Callable[[Mapping], bool]:
+def _instances_have(name: str) -> dict[str, Any]:
     def looks_right(record: Mapping) -> bool:
         instances = record["instances"]
         first = instances[0] if isinstance(instances, list) and instances else None
         return isinstance(first, Mapping) and name in first
 
-    return looks_right
+    return {"looks": f"instances with {name}", "looks_right": looks_right}
 
 
 def waits(messages: list) -> bool:
@@ -152,8 +152,7 @@ FORMATS = {
             "unnatural-instructions-full",
             ("instances", "reformulations"),
             partial(unnatural_instructions, reformulations=True),
-            _instances_have("instruction_with_input"),
-            looks="instances with instruction_with_input",
+            **_instances_have("instruction_with_input"),
             consumed=("instances", "reformulations"),
             nullable=("reformulations",),
         ),
@@ -161,8 +160,7 @@ FORMATS = {
             "unnatural-instructions",
             ("instances",),
             unnatural_instructions,
-            _instances_have("instruction_with_input"),
-            looks="instances with instruction_with_input",
+            **_instances_have("instruction_with_input"),
             consumed=("instances", "reformulations"),
             aliases=("unnatural-instructions-core",),
         ),
@@ -170,8 +168,7 @@ FORMATS = {
             "seed-tasks",
             ("instruction", "instances"),
             seed_task,
-            _instances_have("output"),
-            looks="instances with output",
+            **_instances_have("output"),
             consumed=("instances",),
         ),
         Format(
@@ -247,7 +244,13 @@ FORMATS = {
             ("input", "chosen"),
             partial(as_exchange, source="input", target="chosen", chat=True),
         ),
-        Format("hh-rlhf", ("chosen",), _answer_only("chosen"), _starts("chosen", ""), looks="chosen is a text"),
+        Format(
+            "hh-rlhf",
+            ("chosen",),
+            _answer_only("chosen"),
+            lambda record: isinstance(record["chosen"], str),
+            looks="chosen is a text",
+        ),
         Format(
             "implicit-preference",
             ("chosen",),
@@ -257,14 +260,8 @@ FORMATS = {
             consumed=("chosen",),
             uses=("rejected",),
         ),
-        Format("chip2", ("text",), _chip2, _starts("text", "<human>:"), looks="text starts with <human>:"),
-        Format(
-            "oasst1",
-            ("text",),
-            _answer_only("text"),
-            _starts("text", "### Human:"),
-            looks="text starts with ### Human:",
-        ),
+        Format("chip2", ("text",), _chip2, **_starts("text", "<human>:")),
+        Format("oasst1", ("text",), _answer_only("text"), **_starts("text", "### Human:")),
         Format("text", ("text",), _answer_only("text")),
     )
 }

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 from common.text import percent
 
-WHOLE_EPOCH = ("group_by_length", "batch_rebalance")  # orders of the library that sort more than the rows of a step
 ROUND_TO = 64  # tokens; what is advised is a round number
 MUCH_PADDING = 0.15  # of the tokens of a batch
 FEW_SUPERVISED = 0.05  # of the tokens of the rows
@@ -18,6 +17,8 @@ MUCH_DROPPED = 0.1  # of the rows of a source
 FEW_PACKED = 2  # rows to a sequence
 MANY_PASSES = 10  # over the same rows
 FEWER_PASSES = 0.5  # what is advised takes at most this share of the micro-batches
+# What the limit of a text does to a row, and what it takes.
+CUT = {"source": ("lose the end of the prompt", "prompt"), "target": ("lose the end of an answer", "answer")}
 
 
 def advise(report: Mapping) -> list[str]:
@@ -26,25 +27,29 @@ def advise(report: Mapping) -> list[str]:
     Limits that are longer than needed are passed over: rows are padded to the longest one of their batch, not to a
     limit.
     """
-    split = report["train"] or report["eval"]
+    split, limits, batching = report["train"] or report["eval"], report["limits"], report["batching"]
     if not split or not split["rows"]:
         return []
     lines = [_advise_dropped(source) for source in report["sources"]]
-    lines += [_advise_target(split, report["limits"]), _advise_source(split, report["limits"])]
+    lines += [advise_limit(kind, split[kind]["cut"], limits) for kind in ("target", "source")]
     if report["train"]:
         lines += [
-            _advise_packing(split, report["batching"]),
-            _advise_padding(report["batching"]),
-            _advise_micro_batches(split, report["batching"]),
-            _advise_passes(split, report),
-            _advise_supervision(split, report["limits"]),
+            _advise_packing(split, batching),
+            _advise_padding(batching),
+            _advise_micro_batches(split, batching),
+            _advise_passes(split, limits, batching),
+            _advise_supervision(split, limits),
         ]
     return [line for line in lines if line]
 
 
+def _round_up(tokens: float) -> int:
+    return math.ceil(tokens / ROUND_TO) * ROUND_TO
+
+
 def _advise_dropped(source: Mapping) -> str | None:
-    lost = sum(what["rows"] for what in source.get("dropped", {}).values())
-    if not lost or lost <= MUCH_DROPPED * (lost + source["rows"]):
+    lost = sum(dropped["rows"] for dropped in source["dropped"].values())
+    if lost <= MUCH_DROPPED * (lost + source["rows"]):
         return None
     share = percent(lost / (lost + source["rows"]))
     return f"look at {source['source']}: {share} of its rows were dropped, for the reasons above"
@@ -52,74 +57,62 @@ def _advise_dropped(source: Mapping) -> str | None:
 
 def _advise_packing(split: Mapping, batching: Mapping) -> str | None:
     """Advise longer sequences where hardly two rows fit into one, which packing then only makes slower."""
-    sequences, rows = batching.get("micro_batches"), batching.get("rows_per_process")
-    if batching.get("strategy") != "packed" or not sequences or not rows or rows >= FEW_PACKED * sequences:
+    if batching.get("strategy") != "packed":
         return None
-    if rows < FEW_PACKED:
+    sequences, rows = batching["micro_batches"], batching["rows_per_process"]
+    if not FEW_PACKED <= rows < FEW_PACKED * sequences:
         return None
-    length = -(-4 * split["tokens"] // split["rows"] // ROUND_TO) * ROUND_TO
     return (
-        f"--max_tokens_per_batch {length}: packing puts {rows / sequences:,.1f} rows in a sequence as it is; that "
-        "long, a sequence holds about 4"
+        f"--max_tokens_per_batch {_round_up(4 * split['tokens'] / split['rows'])}: packing puts "
+        f"{rows / sequences:,.1f} rows in a sequence as it is; that long, a sequence holds about 4"
     )
 
 
-def _longer_limit(cut: Mapping, limit: int) -> tuple[int, str] | None:
-    """Return a limit that cuts next to nothing and how many rows it holds whole; all where that costs little more."""
+def advise_limit(kind: str, cut: Mapping, limits: Mapping) -> str | None:
+    """Advise a limit that cuts next to nothing; one that cuts nothing where that costs little more.
+
+    Args:
+        kind: "source" or "target".
+        cut: what the limit took; see `data.report.numbers.describe_cut`.
+        limits: the flags that cut.
+    """
+    flag, context, (what, text) = f"{kind}_max_len", limits.get("context"), CUT[kind]
     if not cut["rows"]:
         return None
-    most, every = (-(-(limit + cut[name]) // ROUND_TO) * ROUND_TO for name in ("p99", "max"))
-    if every <= 1.25 * most:
-        return every, "all of them"
-    return (most, "99%") if cut["p99"] else None
-
-
-def _advise_target(split: Mapping, limits: Mapping) -> str | None:
-    return advise_limit("target_max_len", split["target"]["cut"], limits, "lose the end of an answer", "answer")
-
-
-def _advise_source(split: Mapping, limits: Mapping) -> str | None:
-    return advise_limit("source_max_len", split["source"]["cut"], limits, "lose the end of the prompt", "prompt")
-
-
-def advise_limit(flag: str, cut: Mapping, limits: Mapping, what: str, kind: str) -> str | None:
-    limit, context = limits.get(flag), limits.get("context")
-    longer = _longer_limit(cut, limit) if limit else None
-    if longer is None:
+    limit = limits[flag]
+    most, every = (_round_up(limit + cut[name]) for name in ("p99", "max"))
+    longer, whole = (every, "all of them") if every <= 1.25 * most else (most, "99%")
+    if whole == "99%" and not cut["p99"]:
         return None
-    lost = f"{percent(cut['rows_share'])} of the rows {what}, {percent(cut['tokens_share'])} of all {kind} text"
-    if longer[0] > FAR * limit:
-        return f"{lost}; the longest would need --{flag} {longer[0]} (now {limit}): look whether it belongs there"
-    rest = limits.get("target_max_len" if flag == "source_max_len" else "source_max_len", 0)
-    if context and longer[0] + rest > context:
+    lost = f"{percent(cut['rows_share'])} of the rows {what}, {percent(cut['tokens_share'])} of all {text} text"
+    if longer > FAR * limit:
+        return f"{lost}; the longest would need --{flag} {longer} (now {limit}): look whether it belongs there"
+    rest = limits["target_max_len" if kind == "source" else "source_max_len"]
+    if context and longer + rest > context:
         return (
-            f"{lost}: with --{flag} {longer[0]} (now {limit}) {longer[1]} would be whole, but this model was made for "
+            f"{lost}: with --{flag} {longer} (now {limit}) {whole} would be whole, but this model was made for "
             f"{context:,} tokens in all"
         )
-    return f"--{flag} {longer[0]} (now {limit}): {lost}; {longer[0]} keeps {longer[1]} whole, at more memory"
+    return f"--{flag} {longer} (now {limit}): {lost}; {longer} keeps {whole} whole, at more memory"
 
 
 def _advise_padding(batching: Mapping) -> str | None:
-    share = batching.get("padding_share")
-    if not share or share <= MUCH_PADDING or batching.get("train_sampling_strategy") in WHOLE_EPOCH:
+    if batching.get("padding_share", 0) <= MUCH_PADDING:
         return None
-    what = f"{percent(share)} of what is computed is padding"
-    if batching.get("strategy") == "random":
+    share = f"{percent(batching['padding_share'])} of what is computed is padding"
+    if batching["strategy"] == "random":
         return (
-            f"--group_by_length True: {what}; rows of a step that are alike in length need less of it, --packing none"
+            f"--group_by_length True: {share}; rows of a step that are alike in length need less of it, --packing none"
         )
-    return f"--packing True: {what}, though rows of a step are batched by length; packed rows need none"
+    return f"--packing True: {share}, though rows of a step are batched by length; packed rows need none"
 
 
 def _advise_micro_batches(split: Mapping, batching: Mapping) -> str | None:
     """Advise to fill micro-batches with tokens where most are far smaller than the largest, which fits as it is."""
-    now, largest = batching.get("micro_batches"), batching.get("largest")
-    if not now or not largest or batching.get("strategy") not in ("random", "split"):
+    if batching.get("strategy") not in ("random", "split"):
         return None
-    if batching.get("train_sampling_strategy") in WHOLE_EPOCH:
-        return None
-    budget = -(-largest // ROUND_TO) * ROUND_TO
-    mean = split["tokens"] / split["rows"]
+    now, largest, mean = batching["micro_batches"], batching["largest"], split["tokens"] / split["rows"]
+    budget = _round_up(largest)
     passes = math.ceil(split["rows"] / batching["steps"] / (budget // mean))
     if passes > FEWER_PASSES * now:
         return None
@@ -129,11 +122,11 @@ def _advise_micro_batches(split: Mapping, batching: Mapping) -> str | None:
     )
 
 
-def _advise_passes(split: Mapping, report: Mapping) -> str | None:
-    steps, rows = report["limits"].get("max_steps"), report["batching"].get("rows_per_step")
-    if not steps or not rows or steps * rows <= MANY_PASSES * split["rows"]:
-        return None
+def _advise_passes(split: Mapping, limits: Mapping, batching: Mapping) -> str | None:
+    steps, rows = limits["max_steps"], batching["rows_per_step"]
     passes = steps * rows / split["rows"]
+    if passes <= MANY_PASSES:
+        return None
     return (
         f"--max_steps -1 --num_train_epochs 3: {steps:,} steps of {rows:,} rows are {passes:,.0f} passes over "
         f"{split['rows']:,} rows, which are then learned by heart"
@@ -142,7 +135,7 @@ def _advise_passes(split: Mapping, report: Mapping) -> str | None:
 
 def _advise_supervision(split: Mapping, limits: Mapping) -> str | None:
     share = split["supervised"]["share"]
-    if not 0 < share < FEW_SUPERVISED or limits.get("train_on_source"):
+    if not 0 < share < FEW_SUPERVISED or limits["train_on_source"]:
         return None
     return (
         f"--train_on_source True: only {percent(share)} of the tokens are supervised; with long prompts and short "

@@ -7,15 +7,17 @@ A quantile is a length that occurs: p99 is the shortest that at least 99 % of th
 
 import os
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy
 
 from arguments.training import TrainingArguments
 from data.batches.steps import StepCollator, padding_share
-from data.report.advice import WHOLE_EPOCH, advise
+from data.report.advice import advise
 from data.tokens.store import column
 
+WHOLE_EPOCH = ("group_by_length", "batch_rebalance")  # orders of the library that sort more than the rows of a step
 PERCENTS = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
 COLUMNS = ("length", "source_tokens", "target_tokens", "source_cut", "target_cut", "supervised")
 # What is counted in conversations, and what it means.
@@ -133,28 +135,15 @@ def source_report(use: Any, lost: Sequence[tuple[str, str, str, int]]) -> dict[s
         lost: rows that tokenizing dropped of its splits: (split, file, reason, place).
 
     Returns:
-        source, unit, format, records, rows (that are left), dropped ({reason: {"rows": how many, "places": of each}}),
-        use, used, weight, digest, and unused ({column or field that decides nothing: records that have it}).
+        What `data.rows.Account.summary` says of it, with use, used (rows), digest, and weight where it has one.
     """
-    account = use.account
-    dropped = {reason: list(places) for reason, places in account.dropped.items()}
-    later = [(reason, place) for _, file, reason, place in lost if file == account.source]
-    for reason, place in later:
-        dropped.setdefault(reason, []).append(place)
+    account = deepcopy(use.account)
+    for _, file, reason, place in lost:
+        if file == account.source:
+            account.kept -= 1
+            account.drop(reason, place)
     weight = {} if use.weight is None else {"weight": use.weight}
-    return {
-        "source": account.source,
-        "unit": account.unit,
-        "format": account.format,
-        "records": account.records,
-        "use": use.use,
-        "used": len(use.rows),
-        **weight,
-        "digest": use.digest,
-        "unused": account.unused,
-        "rows": account.kept - len(later),
-        "dropped": {reason: {"rows": len(places), "places": places} for reason, places in dropped.items()},
-    }
+    return account.summary() | {"use": use.use, "used": len(use.rows), "digest": use.digest} | weight
 
 
 def count_batches(train: Any, step: StepCollator | None, training: TrainingArguments) -> dict[str, Any]:

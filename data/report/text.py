@@ -7,10 +7,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from common.text import counted, percent, table
-from data.report.advice import WHOLE_EPOCH
 from data.report.numbers import CONVERSATIONS, PERCENTS
+from data.rows import describe_dropped, describe_read
 
-PLACES_SHOWN = 5
 NAMES_SHOWN = 30
 WIDTH = 118  # characters of a printed line
 
@@ -22,7 +21,7 @@ def format_report(report: Mapping) -> str:
     lines = ["data report"]
     for source in report["sources"]:
         lines += _block("read", [_read(source)]) + _block("not used", _unused(source))
-        lines += _block("dropped", _dropped(source))
+        lines += _block("dropped", describe_dropped(source))
     lines += _block("split", [sizes or "no rows"])
     lines += _block("duplicates", _duplicates(report["duplicates"]))
     lines += _table(splits)
@@ -42,35 +41,15 @@ def _block(label: str, texts: Sequence[str]) -> list[str]:
 
 
 def _read(source: Mapping) -> str:
-    lost = sum(what["rows"] for what in source.get("dropped", {}).values())
-    made = source["rows"] + lost
-    read = (
-        counted(made, "row")
-        if made == source["records"]
-        else f"{counted(made, 'row')} from {source['records']:,} records"
-    )
-    said = f"{source['source']} ({source['format']}): {read}, {lost:,} dropped, {source['rows']:,} kept"
-    if source.get("weight") is not None:
-        said += f", {source.get('used', source['rows']):,} used (weight {source['weight']:g})"
-    return said + ("; for evaluation" if source.get("use") == "eval" else "")
+    used = f", {source['used']:,} used (weight {source['weight']:g})" if "weight" in source else ""
+    return describe_read(source) + used + ("; for evaluation" if source["use"] == "eval" else "")
 
 
 def _unused(source: Mapping) -> list[str]:
     """Return a text with the columns and fields that decide nothing, and how many records have something in them."""
-    names = [f"{name} ({counted(count, 'row')})" for name, count in source.get("unused", {}).items()]
+    names = [f"{name} ({counted(count, 'row')})" for name, count in source["unused"].items()]
     more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
     return [", ".join(names[:NAMES_SHOWN]) + more] if names else []
-
-
-def _dropped(source: Mapping) -> list[str]:
-    """Return a text for each reason: how many rows, and where the first of them stand."""
-    texts, unit = [], source.get("unit", "line")
-    for reason, what in source.get("dropped", {}).items():
-        places = what["places"][:PLACES_SHOWN]
-        more = f" and {what['rows'] - len(places):,} more" if what["rows"] > len(places) else ""
-        where = f"{unit if what['rows'] == 1 else unit + 's'} {', '.join(map(str, places))}{more}"
-        texts.append(f"{counted(what['rows'], 'row')} ({where}): {reason}")
-    return texts
 
 
 def _duplicates(counts: Mapping[str, int]) -> list[str]:
@@ -112,18 +91,14 @@ def _conversations(split: str, counts: Mapping) -> list[str]:
 
 
 def _batching(batching: Mapping) -> str:
-    rows = counted(batching.get("per_device_train_batch_size", 1), "row")
-    if batching.get("train_sampling_strategy") in WHOLE_EPOCH:  # in which nothing was counted
+    rows = counted(batching["per_device_train_batch_size"], "row")
+    if "strategy" not in batching:  # the library groups rows of the whole epoch, and nothing was counted
         return f"micro-batches of {rows}, {batching['train_sampling_strategy']}"
-    made = {
+    batches = {
         "random": f"of {rows} as they come",
         "split": f"of {rows} by length within a step",
-        "budget": f"of up to {batching.get('max_tokens_per_batch') or 0:,} tokens by length within a step",
+        "budget": f"of up to {batching['max_tokens_per_batch'] or 0:,} tokens by length within a step",
         "packed": "packed from the rows of a step",
-    }.get(batching.get("strategy"), f"of {rows}")
-    share, count = batching.get("padding_share"), batching.get("micro_batches")
-    counts = [] if share is None else [f"{percent(share)} padding"]
-    counts += (
-        [] if count is None else [f"{count:,.1f} of them a step", f"the largest of {batching['largest']:,} tokens"]
-    )
-    return f"micro-batches {made}" + (f": {', '.join(counts)}" if counts else "")
+    }[batching["strategy"]]
+    counts = f"{batching['micro_batches']:,.1f} of them a step, the largest of {batching['largest']:,} tokens"
+    return f"micro-batches {batches}: {percent(batching['padding_share'])} padding, {counts}"

@@ -11,7 +11,7 @@ import data.rows
 from common.errors import DataError
 from data.cache import cache_directory
 from data.formats.detection import find_format
-from data.rows import COLUMNS, Account, fields_of, format_source
+from data.rows import COLUMNS, Account, describe_dropped, describe_read, fields_of, format_source
 from data.sources.files import Source, open_file
 
 RECORDS = [
@@ -70,7 +70,7 @@ def test_rows_hold_texts_place_and_the_other_fields(source, cache):
         {"id": 2, "note": 2},
         prompts=2,
     )
-    assert account.made == account.records == account.kept + 3
+    assert account.records == account.kept + 3
 
 
 def test_a_row_that_was_not_made_here_is_its_own_fields():
@@ -82,20 +82,20 @@ def test_the_account_says_what_was_dropped_and_where():
     for place in [3, 5, 8, 1_000, 1_001, 1_002, 1_003]:
         account.drop("an empty answer", place)
     account.drop("no assistant turn", 9)
-    assert account.lines() == [
-        "f.jsonl (alpaca): 1,234 rows read, 8 dropped, 1,226 kept",
-        "f.jsonl: 7 dropped: an empty answer: lines 3, 5, 8, 1,000, 1,001 and 2 more",
-        "f.jsonl: 1 dropped: no assistant turn: line 9",
+    assert describe_dropped(account.summary()) == [
+        "7 rows (lines 3, 5, 8, 1000, 1001 and 2 more): an empty answer",
+        "1 row (line 9): no assistant turn",
     ]
+    assert describe_read(account.summary()) == "f.jsonl (alpaca): 1,234 rows, 8 dropped, 1,226 kept"
     account.records = 99
-    assert account.lines()[0] == "f.jsonl (alpaca): 1,234 rows from 99 records read, 8 dropped, 1,226 kept"
+    assert "1,234 rows from 99 records, 8 dropped" in describe_read(account.summary())
 
 
 def test_a_record_of_several_rows_keeps_its_place(tmp_path, cache):
     record = {"instruction": "i", "input": "x", "output": ["a", " ", "b"]}
     rows, account = format_source(write(tmp_path / "my.jsonl", [record, record | {"output": "c"}]), None, cache)
     assert [(row["place"], row["output"]) for row in rows] == [(1, "a"), (1, "b"), (2, "c")]
-    assert (account.records, account.made, account.kept, account.dropped) == (2, 4, 3, {"an empty answer": [1]})
+    assert (account.records, account.kept, account.dropped) == (2, 3, {"an empty answer": [1]})
 
 
 def test_conversations_keep_their_turns_and_show_the_last_exchange(tmp_path, cache):
@@ -162,9 +162,7 @@ def test_keys_tell_what_is_trained_on(tmp_path, cache):
 def test_nothing_to_train_on_is_refused_with_the_account(tmp_path, cache):
     source = write(tmp_path / "my.jsonl", RECORDS[1:3])
     for _ in range(2):  # from the cache too
-        with pytest.raises(
-            DataError, match="no rows are left.*\n.*2 rows read, 2 dropped, 0 kept\n.*: line 1\n.*: line 2"
-        ):
+        with pytest.raises(DataError, match="no rows are left.*\n.*2 rows, 2 dropped, 0 kept\n.*line 1.*\n.*line 2"):
             format_source(source, None, cache)
     nothing = Source("nothing", lambda: iter(()), "row", "digest")
     with pytest.raises(DataError, match="nothing: it holds no rows"):

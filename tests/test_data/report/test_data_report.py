@@ -30,7 +30,9 @@ def build(sources=(), splits=None, padding=None, duplicates=None, **flags):
     limits = {name: values[name] for name in LIMITS}
     batching = {name: value for name, value in values.items() if name not in LIMITS} | {"rows_per_step": 16}
     splits = {"train": None, "eval": None} | (splits or {})
-    return build_report(sources, splits, limits, batching | (padding or {}), duplicates or {})
+    if values["train_sampling_strategy"] != "group_by_length":  # of which nothing is counted
+        batching |= padding or {}
+    return build_report(sources, splits, limits, batching, duplicates or {})
 
 
 def split_of(pairs, source_max_len=1024, target_max_len=256, supervised=None):
@@ -205,13 +207,14 @@ def test_the_advised_limit_holds_what_it_says():
     ],
 )
 def test_padding(share, strategy, order, said):
-    padding = {"padding_share": share, "strategy": strategy}
+    padding = micro_batches(padding_share=share, strategy=strategy, micro_batches=1.0)
     advice = report_of([(50, 20)] * 100, padding, train_sampling_strategy=order)["advice"]
     assert advice == [] if said is None else len(advice) == 1 and advice[0].startswith(said)
 
 
 def micro_batches(**found):
-    return {"padding_share": 0.0, "strategy": "split", "steps": 10, "micro_batches": 16.0, "largest": 370} | found
+    counts = {"rows_per_process": 16, "steps": 10, "micro_batches": 16.0, "largest": 370}
+    return {"padding_share": 0.0, "strategy": "split"} | counts | found
 
 
 def test_micro_batches_filled_with_tokens():
@@ -229,7 +232,7 @@ def test_micro_batches_filled_with_tokens():
         ({"micro_batches": 7.9}, "random"),
         ({"largest": 100}, "random"),
         ({"strategy": "budget"}, "random"),
-        ({"strategy": "packed"}, "random"),
+        ({"strategy": "packed", "micro_batches": 8.0}, "random"),
         ({"strategy": "random"}, "group_by_length"),
     ],
 )
@@ -272,7 +275,10 @@ def test_a_prediction_run_is_told_of_cuts_only():
 
 # The report, its text and its file
 
-SOURCE = {"source": "rows.jsonl", "format": "alpaca", "records": 1203, "rows": 1200}
+SOURCE = {
+    **{"source": "rows.jsonl", "unit": "line", "format": "alpaca", "records": 1203, "rows": 1200},
+    **{"dropped": {}, "unused": {}, "use": "train", "used": 1200},
+}
 DROPPED = {
     "no assistant turn": {"rows": 1, "places": [7]},
     "'output' is empty": {"rows": 2000, "places": list(range(1001, 1021))},
@@ -322,12 +328,12 @@ def test_text_of_what_is_wrong():
         "train": split_of([(50, 20)] * 999 + [(50, 300)], target_max_len=64),
         "eval": split_of([(50, 20)], supervised=0),
     }
-    source = {"source": "rows.parquet", "format": "chip2", "records": 9, "rows": 3000, "dropped": DROPPED}
+    source = SOURCE | {"source": "rows.parquet", "format": "chip2", "records": 9, "rows": 3000, "dropped": DROPPED}
     unused = {"id": 9, "messages[].name": 1}
     report = build(
         [source | {"weight": 0.5, "unit": "row", "used": 1500, "unused": unused}, SOURCE | {"use": "eval"}],
         splits,
-        {"padding_share": None},
+        None,
         {"train": 1, "both": 2},
         target_max_len=64,
         max_steps=10000,
@@ -374,7 +380,7 @@ def test_text_of_what_is_wrong():
     ],
 )
 def test_text_of_the_batching(found, flags, said):
-    padding = {"padding_share": 0.1, "steps": 7, "micro_batches": 2.0, "largest": 256} | found
+    padding = micro_batches(padding_share=0.1, micro_batches=2.0, largest=256) | found
     text = format_report(report_of([(50, 20)] * 100, padding, **flags))
     assert f"  batching:    micro-batches {said}" in text
     assert ("padding" in text) == ("train_sampling_strategy" not in flags)
@@ -389,25 +395,24 @@ def test_a_small_share_is_not_shown_as_nothing():
 def test_advice_says_where_the_model_was_made_for_less():
     limits = {"source_max_len": 256, "target_max_len": 128, "context": 512}
     cut = {"rows": 5, "rows_share": 0.5, "tokens_share": 0.25, "p99": 700, "max": 700}
-    assert advise_limit("target_max_len", cut, limits, "lose the end of an answer", "answer") == (
+    assert advise_limit("target", cut, limits) == (
         "50.0% of the rows lose the end of an answer, 25.0% of all answer text: with --target_max_len 832 (now 128) "
         "all of them would be whole, but this model was made for 512 tokens in all"
     )
-    assert advise_limit("target_max_len", cut, limits | {"context": 4096}, "lose the end", "answer").startswith(
-        "--target_max_len 832 (now 128): 50.0%"
-    )
+    assert advise_limit("target", cut, limits | {"context": 4096}).startswith("--target_max_len 832 (now 128): 50.0%")
 
 
 def test_advice_on_what_was_lost_and_on_packing_that_packs_nothing():
     cut = {"rows": 0, "rows_share": 0, "tokens_share": 0, "p99": 0, "max": 0}
     split = {"rows": 40, "tokens": 4000, "source": {"cut": cut}, "target": {"cut": cut}, "supervised": {"share": 0.5}}
-    batching = {"strategy": "packed", "micro_batches": 12.0, "rows_per_process": 16, "packing": True}
+    batching = {"strategy": "packed", "micro_batches": 12.0, "rows_per_process": 16, "rows_per_step": 16}
+    limits = {"max_steps": -1, "source_max_len": 64, "target_max_len": 64, "train_on_source": False}
     source = {
         "source": "my.jsonl",
         "rows": 40,
         "dropped": {"column 'output' holds a number": {"rows": 10, "places": []}},
     }
-    report = {"sources": [source], "train": split, "eval": None, "limits": {}, "batching": batching}
+    report = {"sources": [source], "train": split, "eval": None, "limits": limits, "batching": batching}
     assert advise(report) == [
         "look at my.jsonl: 20.0% of its rows were dropped, for the reasons above",
         "--max_tokens_per_batch 448: packing puts 1.3 rows in a sequence as it is; that long, a sequence holds about 4",
@@ -419,7 +424,7 @@ def test_advice_on_what_was_lost_and_on_packing_that_packs_nothing():
 
 def test_an_outlier_is_no_reason_for_a_limit():
     cut = {"rows": 1, "rows_share": 0.02, "tokens_share": 0.9, "p99": 90_000, "max": 90_000}
-    assert advise_limit("target_max_len", cut, {"target_max_len": 64}, "lose the end of an answer", "answer") == (
+    assert advise_limit("target", cut, {"target_max_len": 64, "source_max_len": 64}) == (
         "2.0% of the rows lose the end of an answer, 90.0% of all answer text; the longest would need --target_max_len "
         "90112 (now 64): look whether it belongs there"
     )
