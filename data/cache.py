@@ -7,11 +7,11 @@ A key holds a digest of the code that prepares rows, so that no change of it mee
 """
 
 import hashlib
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from common.errors import DataError
+from common.files import check_writable
 
 HERE = Path(__file__).parent
 FORMATTING = ("sources", "formats", "rows.py", "named.py")  # what decides the rows of a source
@@ -28,11 +28,10 @@ def cache_directory(cache_dir: str | None) -> Path:
 
     directory = Path(cache_dir or datasets.config.HF_DATASETS_CACHE).expanduser() / "qlora"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            return directory
+        check_writable(directory)
     except OSError as error:
         raise cannot_write(directory, error) from error
+    return directory
 
 
 def cannot_write(directory: Path, error: OSError) -> DataError:

@@ -111,10 +111,8 @@ def _content(raw: Mapping) -> str:
     value = raw.get(name)
     if calls and value in (None, "", []):
         return calls
-    if isinstance(value, list):
-        content = "".join(_part(part) for part in items(raw, name, MESSAGE))
-    else:
-        content = text(raw, name, MESSAGE)
+    is_list = isinstance(value, list)
+    content = "".join(map(_part, items(raw, name, MESSAGE))) if is_list else text(raw, name, MESSAGE)
     return f"{content}\n{calls}" if calls else content
 
 
@@ -129,16 +127,14 @@ def _part(part: Any) -> str:
 
 def _is_learned(raw: Mapping) -> bool:
     """Return whether the message's own fields leave it to be learned; it is where there are none."""
-    said = set()
-    for name, learned in LEARNED.items():
-        if not is_empty(raw.get(name)):
-            value = truth(raw[name])
-            if value is None:
-                raise SkipRow(f"{name!r} of {MESSAGE} is neither true (1) nor false (0)")
-            said.add(value == learned)
-    if len(said) > 1:
+    marks = {name: raw[name] for name in LEARNED if not is_empty(raw.get(name))}
+    for name, value in marks.items():
+        if truth(value) is None:
+            raise SkipRow(f"{name!r} of {MESSAGE} is neither true (1) nor false (0)")
+    verdicts = {truth(value) == LEARNED[name] for name, value in marks.items()}
+    if len(verdicts) > 1:
         raise SkipRow(f"fields of {MESSAGE} contradict each other ({', '.join(LEARNED)})")
-    return said != {False}
+    return verdicts != {False}
 
 
 def _reasoning(raw: Mapping) -> str:
@@ -156,12 +152,9 @@ def _calls(raw: Mapping) -> str:
     """
     calls = items(raw, "tool_calls", MESSAGE) if raw.get("tool_calls") else []
     functions = [field(call, "function", "a tool call") for call in calls]
-    if raw.get("function_call"):
-        functions.append(raw["function_call"])
-    lines = []
-    for function in functions:
-        name = text(function, "name", "a tool call's function")
-        lines.append(json.dumps({"name": name, "arguments": _arguments(function)}, ensure_ascii=False))
+    functions += [raw["function_call"]] if raw.get("function_call") else []
+    named = [(text(function, "name", "a tool call's function"), _arguments(function)) for function in functions]
+    lines = [json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False) for name, arguments in named]
     return text({"tool_calls": "\n".join(lines)}, "tool_calls", MESSAGE)
 
 
@@ -186,17 +179,12 @@ def unused_fields(record: Mapping, columns: tuple[str, ...]) -> list[str]:
     for column in columns:
         value = record.get(column)
         messages, label = (value, f"{column}[]") if isinstance(value, list) else ([value], column)
-        for message in messages:
-            if isinstance(message, Mapping):
-                unused += (f"{label}.{name}" for name in _unused_of_message(message))
-    if not is_empty(record.get("system")) and _starts_with_system(record.get(columns[0])):
+        for message in _objects(messages):
+            unused += (f"{label}.{name}" for name in _unused_of_message(message))
+    first = (_objects(record.get(columns[0])) or [{}])[0]
+    if not is_empty(record.get("system")) and _role(first) == "system":
         unused.append("system")
     return list(dict.fromkeys(unused))
-
-
-def _starts_with_system(messages: Any) -> bool:
-    first = messages[0] if isinstance(messages, list) and messages else None
-    return isinstance(first, Mapping) and _role(first) == "system"
 
 
 def _unused_of_message(raw: Mapping) -> Iterator[str]:
@@ -207,15 +195,11 @@ def _unused_of_message(raw: Mapping) -> Iterator[str]:
     else:  # No turn but the assistant's is learned, whatever says that it is.
         used |= {name for name, learned in LEARNED.items() if truth(raw.get(name)) is not learned}
     yield from _others(raw, used)
-    for part in raw[content] if isinstance(raw.get(content), list) else []:
-        text_field = _which(part, "text", "value") if isinstance(part, Mapping) else "text"
-        yield from (f"content[].{name}" for name in _others(part, {"type", text_field}))
-    for call in raw["tool_calls"] if isinstance(raw.get("tool_calls"), list) else []:
-        if isinstance(call, Mapping):
-            yield from (f"tool_calls[].{name}" for name in _others(call, {"function", "type"}))
-            yield from (
-                f"tool_calls[].function.{name}" for name in _others(call.get("function"), {"name", "arguments"})
-            )
+    for part in _objects(raw.get(content)):
+        yield from _others(part, {"type", _which(part, "text", "value")}, "content[].")
+    for call in _objects(raw.get("tool_calls")):
+        yield from _others(call, {"function", "type"}, "tool_calls[].")
+        yield from _others(call.get("function"), {"name", "arguments"}, "tool_calls[].function.")
 
 
 def _role(raw: Mapping) -> str | None:
@@ -223,6 +207,10 @@ def _role(raw: Mapping) -> str | None:
     return ROLES.get(name) if isinstance(name, str) else None
 
 
-def _others(raw: Any, used: set[str]) -> list[str]:
+def _objects(value: Any) -> list[Mapping]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def _others(raw: Any, used: set[str], label: str = "") -> list[str]:
     fields = raw.items() if isinstance(raw, Mapping) else ()
-    return [name for name, value in fields if name not in used and not is_empty(value)]
+    return [f"{label}{name}" for name, value in fields if name not in used and not is_empty(value)]

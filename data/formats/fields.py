@@ -45,12 +45,9 @@ def text(record: Any, name: str, of: str = "") -> str:
 
 def texts(record: Any, name: str, of: str = "") -> list[str]:
     """Return the text in field `name`, or the texts of the list there. Raises SkipRow as `text`, and where it is []."""
-    value = field(record, name, of)
-    if not isinstance(value, list):
+    if not isinstance(field(record, name, of), list):
         return [text(record, name, of)]
-    if not value:
-        raise SkipRow(f"{_label(name, of)} holds an empty list")
-    return [text({name: one}, name, of) for one in value]
+    return [text({name: one}, name, of) for one in items(record, name, of)]
 
 
 def items(record: Any, name: str, of: str = "") -> list:

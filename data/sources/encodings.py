@@ -9,11 +9,10 @@ import gzip
 import io
 import shlex
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO
 
 from common.errors import DataError
 
-BLOCK = 1 << 20  # bytes
 WEB_PAGE = "a web page; download the data itself"
 # How files start that are not the text that their name says: what they are, and what to do.
 SIGNATURES = {
@@ -55,43 +54,36 @@ def check_start(path: str, file: Path, may_be_web_page: bool) -> None:
     """
     with open_bytes(file) as content:
         start = content.read(64).removeprefix(codecs.BOM_UTF8).lstrip().lower()
-    found = next((found for mark, found in SIGNATURES.items() if start.startswith(mark.lower())), None)
-    if found == WEB_PAGE and may_be_web_page:
+    what = next((what for mark, what in SIGNATURES.items() if start.startswith(mark.lower())), None)
+    if what == WEB_PAGE and may_be_web_page:
         return  # which may well be what is to be learned
-    if found is None and b"\0" in start:
-        found = "not text, or UTF-16 without its mark, and UTF-8 is needed"
-    if found is not None:
-        advice = f"\ntry: {_recode('UTF-16', path, file)}" if "UTF-16" in found else ""
-        raise DataError(f"{path} is {found}{advice}")
+    if what is None and b"\0" in start:
+        what = "not text, or UTF-16 without its mark, and UTF-8 is needed"
+    if what is not None:
+        advice = f"\ntry: {_recode('UTF-16', path, file)}" if "UTF-16" in what else ""
+        raise DataError(f"{path} is {what}{advice}")
 
 
-def refuse_bytes(path: str, file: Path, error: UnicodeDecodeError) -> NoReturn:
-    """Name line and offset of the first byte that is not UTF-8: the decoder counts from its last block."""
-    decoder, line, read, is_ascii = codecs.getincrementaldecoder("utf-8")(), 1, 0, True
+def refuse_bytes(path: str, file: Path) -> None:
+    """Refuse a file with bytes that are not UTF-8: name the line and the offset of the first one."""
+    offset, is_ascii = 0, True
     with open_bytes(file) as content:
-        while True:
-            held, block = len(decoder.getstate()[0]), content.read1(BLOCK)
+        for number, line in enumerate(content, 1):
             try:
-                is_ascii &= decoder.decode(block, final=not block).isascii()
-            except UnicodeDecodeError as found:
-                error, read = found, read - held + found.start
-                break
-            line, read = line + block.count(b"\n"), read + len(block)
-    good, bad = error.object[: error.start], error.object[error.start]
-    line += good.count(b"\n")
-    if is_ascii and good.isascii():
-        advice = f"if it is in the encoding of Windows, try: {_recode('WINDOWS-1252', path, file)}"
-    else:
-        advice = f"text before it is UTF-8, so this is damage; to leave such bytes out: {_recode('UTF-8', path, file)}"
-    raise DataError(
-        f"{path}, line {line}: byte {bad:#04x} at offset {read} is not UTF-8, which is needed\n{advice}"
-    ) from error
+                is_ascii &= line.decode().isascii()
+            except UnicodeDecodeError as error:
+                if is_ascii and line[: error.start].isascii():
+                    advice = f"if it is in the encoding of Windows, try: {_recode('WINDOWS-1252', path, file)}"
+                else:
+                    leave_out = _recode("UTF-8", path, file)
+                    advice = f"text before it is UTF-8, so this is damage; to leave such bytes out: {leave_out}"
+                where = f"{path}, line {number}: byte {line[error.start]:#04x} at offset {offset + error.start}"
+                raise DataError(f"{where} is not UTF-8, which is needed\n{advice}") from error
+            offset += len(line)
 
 
 def _recode(encoding: str, path: str, file: Path) -> str:
     """Return the command that writes a file again in UTF-8."""
-    new = shlex.quote(f"utf8-{file.name.removesuffix('.gz')}")
+    old, new = shlex.quote(path), shlex.quote(f"utf8-{file.name.removesuffix('.gz')}")
     convert = f"iconv {'-c ' if encoding == 'UTF-8' else ''}-f {encoding} -t UTF-8"
-    if is_packed(file):
-        return f"gunzip -c {shlex.quote(path)} | {convert} > {new}"
-    return f"{convert} {shlex.quote(path)} > {new}"
+    return f"gunzip -c {old} | {convert} > {new}" if is_packed(file) else f"{convert} {old} > {new}"

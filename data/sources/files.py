@@ -112,8 +112,9 @@ def _explained(path: str, file: Path):
     """Turn what goes wrong while a file is read into a DataError that says where."""
     try:
         yield
-    except UnicodeDecodeError as error:
-        refuse_bytes(path, file, error)
+    except UnicodeDecodeError:
+        refuse_bytes(path, file)
+        raise
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         if "Not a gzipped file" in str(error):
             raise DataError(

@@ -5,12 +5,12 @@ for line, record in read_delimited(",", "my.csv", Path("my.csv")): …
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
 from common.errors import DataError
+from common.text import counted
 from data.sources.encodings import open_text
 
 Records = Iterator[tuple[int, Any]]
@@ -66,13 +66,11 @@ def _refuse_twice(where: str, names: list[str]) -> None:
 
 
 def _refuse_ragged(path: str, line: int, delimiter: str, header: list[str], fields: list[str]) -> NoReturn:
-    count = f"{len(fields)} field{'s' * (len(fields) > 1)} where the header has {len(header)} ({', '.join(header)})"
-    if len(fields) < len(header):
-        found = f"there is none for {header[len(fields)]!r}"
-    else:
-        found = f"{fields[len(header)][:40]!r} has no column"
+    count = f"{counted(len(fields), 'field')} where the header has {len(header)} ({', '.join(header)})"
+    is_short = len(fields) < len(header)
+    which = f"there is none for {header[len(fields)]!r}" if is_short else f"{fields[len(header)][:40]!r} has no column"
     raise DataError(
-        f"{path}, line {line}: {count}: {found}\na field with a {delimiter!r} or a line break in it needs double quotes"
+        f"{path}, line {line}: {count}: {which}\na field with a {delimiter!r} or a line break in it needs double quotes"
     )
 
 
@@ -85,11 +83,12 @@ def read_parquet(path: str, file: Path) -> Records:
     try:
         with pyarrow.parquet.ParquetFile(file) as parquet:
             _refuse_twice(path, parquet.schema_arrow.names)
-            decode = _json_decoder(pyarrow.struct(parquet.schema_arrow))
+            schema = pyarrow.struct(parquet.schema_arrow)
+            has_json = "arrow.json" in str(schema)
             for batch in parquet.iter_batches(batch_size=1000):
                 for record in batch.to_pylist(maps_as_pydicts="strict"):
                     place += 1
-                    yield place, decode(record) if decode else record
+                    yield place, _decoded(record, schema) if has_json else record
     except DataError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:  # a map may hold a key twice
@@ -97,23 +96,19 @@ def read_parquet(path: str, file: Path) -> Records:
         raise DataError(f"{path}: not a readable Parquet file{after}: {str(error).splitlines()[0]}") from error
 
 
-def _json_decoder(arrow_type: Any) -> Callable[[Any], Any] | None:
-    """Return what parses the JSON texts in values of an Arrow type, or None where it has none.
+def _decoded(value: Any, arrow_type: Any) -> Any:
+    """Return a value of an Arrow type with the JSON texts in it parsed.
 
     `datasets` writes fields so in which objects differ: https://arrow.apache.org/docs/format/CanonicalExtensions.html
     """
     import pyarrow
 
+    if value is None:
+        return None
     if isinstance(arrow_type, pyarrow.JsonType):
-        return lambda value: None if value is None else json.loads(value)
+        return json.loads(value)
     if pyarrow.types.is_struct(arrow_type):
-        decoders = {field.name: decode for field in arrow_type if (decode := _json_decoder(field.type))}
-        return partial(_decode_fields, decoders) if decoders else None
+        return {field.name: _decoded(value[field.name], field.type) for field in arrow_type}
     if pyarrow.types.is_list(arrow_type) or pyarrow.types.is_large_list(arrow_type):
-        decode = _json_decoder(arrow_type.value_type)
-        return decode and (lambda value: None if value is None else [decode(one) for one in value])
-    return None
-
-
-def _decode_fields(decoders: Mapping[str, Callable], value: dict | None) -> dict | None:
-    return value and value | {name: decode(value[name]) for name, decode in decoders.items()}
+        return [_decoded(item, arrow_type.value_type) for item in value]
+    return value

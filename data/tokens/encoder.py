@@ -72,16 +72,12 @@ class RowEncoder:
         for i, conversation in enumerate(messages):
             if conversation is not None:
                 encoded[i] = [self._conversation(json.loads(conversation), json.loads(tools[i] or "null"))]
-        numbered = [(i, row) for i, rows in enumerate(encoded) for row in rows]
-        exchanges = [row.pop("exchange", None) for _, row in numbered]
-        columns = {name: [row[name] for _, row in numbered] for name in numbered[0][1]}
-        if any(exchanges):
-            pairs = list(zip(numbered, exchanges, strict=True))
-            for name in ("input", "output"):
-                columns[name] = [left[name] if left else batch[name][i] for (i, _), left in pairs]
-        if len(numbered) == len(encoded):
-            return columns
-        return {name: [values[i] for i, _ in numbered] for name, values in batch.items()} | columns
+        rows = [
+            {name: values[i] for name, values in batch.items()} | row
+            for i, parts in enumerate(encoded)
+            for row in parts
+        ]
+        return {name: [row[name] for row in rows] for name in rows[0]}
 
     def _pair(self, source: list[int], target: list[int]) -> dict:
         question = not target  # with nothing but EOS to learn it is there to be answered
@@ -111,7 +107,7 @@ class RowEncoder:
             text, answers = self.renderer.render(messages, tools)
         except SkipRow as skip:
             return self._row([], [], dropped=str(skip))
-        ids, spans = self._shifted(*self._encoded(text, [(answer.start, answer.end) for answer in answers]))
+        ids, spans = self._encoded(text, [(answer.start, answer.end) for answer in answers])
         counts = {
             "unclosed": sum(not answer.closed for answer in answers[:-1]),  # EOS closes the last one
             "hidden_thoughts": sum(answer.hidden_thought for answer in answers),
@@ -123,7 +119,7 @@ class RowEncoder:
         last = [start for start, _ in spans].index(row["prompt_length"])  # of the answers that are left
         if answers[last].prompt is not None:
             row["prompt_ids"] = self.pairs.with_bos(self._encode(answers[last].prompt)[0])
-        return row if last == len(answers) - 1 else row | {"exchange": exchange(messages, last)}
+        return row if last == len(answers) - 1 else row | exchange(messages, last)
 
     def _cut(self, ids: list[int], spans: list[tuple[int, int]], turns_follow: bool) -> dict:
         """Return the row of a conversation: up to its last answer and EOS, within the limits.
@@ -152,27 +148,28 @@ class RowEncoder:
         return self._row([*kept, self.tokenizer.eos_token_id], [(len(kept), len(kept) + 1)], counts)
 
     def _encoded(self, text: str, spans: list[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return the ids of a rendered text and its spans in tokens.
+        """Return the ids of a rendered text, with BOS in front, and its spans in tokens.
 
         The ids before the last answer are those that generation would get. So the text is encoded in parts where a
         token would reach over a border of that answer, as when the last line break of the prompt and the first of the
         answer are one token, and where the prompt alone is encoded otherwise.
         """
+        start = spans[-1][0]
         ids, offsets = self._encode(text)
-        token_spans, start = _token_spans(offsets, spans), spans[-1][0]
         borders = {border for border in spans[-1] if _is_torn(offsets, border)}
         # GPT-2's pattern ends white space one character early where a word follows: \s+(?!\S)
         looks_ahead = start > 1 and text[start - 2 : start].isspace()
-        if looks_ahead and self._encode(text[:start])[0] != ids[: token_spans[-1][0]]:
+        if looks_ahead and self._encode(text[:start])[0] != ids[: _token_spans(offsets, spans)[-1][0]]:
             borders.add(start)
-        if not borders:
-            return ids, token_spans
-        ids, offsets = [], []
-        for begin, end in itertools.pairwise(sorted({0, *borders, len(text)})):
-            part, places = self._encode(text[begin:end], follows=begin > 0)
-            ids += part
-            offsets += [(begin + first, begin + last) for first, last in places]
-        return ids, _token_spans(offsets, spans)
+        if borders:
+            ids, offsets = [], []
+            for begin, end in itertools.pairwise(sorted({0, *borders, len(text)})):
+                part, places = self._encode(text[begin:end], follows=begin > 0)
+                ids += part
+                offsets += [(begin + first, begin + last) for first, last in places]
+        with_bos = self.pairs.with_bos(ids)
+        shift = len(with_bos) - len(ids)
+        return with_bos, [(first + shift, last + shift) for first, last in _token_spans(offsets, spans)]
 
     def _encode(self, text: str, follows: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the ids of a text and the (start, end) of each in it, in characters.
@@ -194,12 +191,6 @@ class RowEncoder:
             offsets.append((min(start - len(anchor), reached), end - len(anchor)))
             reached = max(reached, end - len(anchor))
         return encoding["input_ids"][skipped:], offsets
-
-    def _shifted(self, ids: list[int], spans: list[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return ids with BOS in front, once, and the spans where they stand then."""
-        with_bos = self.pairs.with_bos(ids)
-        shift = len(with_bos) - len(ids)
-        return with_bos, [(start + shift, end + shift) for start, end in spans]
 
     def _ended(self, ids: list[int], spans: list, limit: int) -> tuple[list[int], list]:
         """End the conversation with the last answer that has room for a token and EOS: what follows teaches nothing.
@@ -241,15 +232,15 @@ def _is_torn(offsets: list[tuple[int, int]], border: int) -> bool:
 
 def _token_spans(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return (first, past the last) token of each span of characters; a token that reaches into one belongs to it."""
-    found, token = [], 0
+    token_spans, token = [], 0
     for start, end in spans:
         while token < len(offsets) and offsets[token][1] <= start:
             token += 1
         first = token
         while token < len(offsets) and offsets[token][0] < end:
             token += 1
-        found.append((first, token))
-    return found
+        token_spans.append((first, token))
+    return token_spans
 
 
 def _tokenizer_state(tokenizer: Any) -> tuple:

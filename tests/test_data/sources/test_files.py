@@ -231,8 +231,7 @@ def test_digest_is_that_of_the_content(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
-def test_a_byte_that_is_not_utf8_is_named_by_line_and_offset(tmp_path, monkeypatch, suffix):
-    monkeypatch.setattr("data.sources.encodings.BLOCK", 7)
+def test_a_byte_that_is_not_utf8_is_named_by_line_and_offset(tmp_path, suffix):
     for seed in range(40):
         rng = random.Random(seed)
         text = "".join(rng.choices(string.ascii_letters + "\n" + "é🙂" * (seed % 2), k=200))
