@@ -102,7 +102,7 @@ class Rows(Splits):
     @property
     def digest(self) -> str | None:
         """A key of the content that is trained on, or None where none was read."""
-        trained = sorted((use.digest, use.account.kept) for use in self.uses if use.use != "eval")
+        trained = sorted((use.digest, use.account.rows) for use in self.uses if use.use != "eval")
         return key_of(trained) if trained else None
 
 
@@ -230,7 +230,7 @@ def _load(parts: Sequence[Part], sources: Sequence[Source], use: str, request: R
     uses = []
     for part, source, (rows, account), count in zip(parts, sources, formatted, counts, strict=True):
         if len(parts) > 1:
-            _say(f"{part.name}: {count:,} of {account.kept:,} rows, {count / sum(counts):.1%} of the mix")
+            _say(f"{part.name}: {count:,} of {account.rows:,} rows, {count / sum(counts):.1%} of the mix")
         if count < len(rows):
             rows = rows.select(split_indices(len(rows), count, request.seed)[1])
         uses.append(Use(rows, account, source.digest, use, part.weight))

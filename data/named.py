@@ -1,4 +1,8 @@
-"""The data sets that `--dataset NAME` stands for."""
+"""The data sets that `--dataset NAME` stands for.
+
+row = NAMED_DATASETS["dolly"]
+datasets.load_dataset(**row.source)  # records of the format row.format
+"""
 
 from dataclasses import dataclass
 from typing import Any

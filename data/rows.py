@@ -37,13 +37,13 @@ COLUMNS = ("input", "output", "messages", "tools", "fields", "file", "unit", "pl
 
 @dataclass
 class Account:
-    """What became of the records of one source: each gives rows, which are `dropped` or `kept`."""
+    """What became of the records of one source: each gives rows, some of which are dropped."""
 
     source: str
     unit: str
     format: str = ""
     records: int = 0
-    kept: int = 0
+    rows: int = 0  # that are left
     dropped: dict[str, list[int]] = field(default_factory=dict)  # reason → places
     columns: list[str] = field(default_factory=list)  # of the first record
     unused: dict[str, int] = field(default_factory=dict)  # column or field that decides nothing → records that have it
@@ -54,7 +54,7 @@ class Account:
 
     def keep(self, examples: list[dict], record: dict, row: Format) -> None:
         """Count the examples that were made of a record, and what in it decides nothing of them."""
-        self.kept += len(examples)
+        self.rows += len(examples)
         self.prompts += sum(map(has_prompt, examples))
         for name in row.unused(record, any("messages" in example for example in examples)):
             shown = name if name.isprintable() else name.encode("unicode_escape").decode()
@@ -67,7 +67,7 @@ class Account:
             "unit": self.unit,
             "format": self.format,
             "records": self.records,
-            "rows": self.kept,
+            "rows": self.rows,
             "dropped": {reason: {"rows": len(places), "places": places} for reason, places in self.dropped.items()},
             "unused": self.unused,
         }
@@ -119,7 +119,7 @@ def format_source(
     if prepared is None:
         raise DataError(f"{place} cannot be read back after it was written; is the disk full?")
     _, account = prepared
-    if not account.kept:
+    if not account.rows:
         summary = account.summary()
         lines = ["no rows are left to train or evaluate on", describe_read(summary), *describe_dropped(summary)]
         columns = f"columns of the first record: {', '.join(map(repr, account.columns)) or 'none'}"
@@ -137,7 +137,7 @@ def _read(place: Path) -> tuple[Any, Account] | None:
         rows = datasets.Dataset.from_file(str(place / "rows.arrow"))
     except (OSError, ValueError, TypeError, pyarrow.ArrowException):
         return None
-    return (rows, account) if len(rows) == account.kept else None
+    return (rows, account) if len(rows) == account.rows else None
 
 
 def _write(source: Source, row: Format | None, place: Path, questions: bool, prompt_format: str) -> None:
@@ -218,11 +218,8 @@ def _row(example: dict, questions: bool) -> dict:
     messages, tools = example.get("messages"), example.get("tools")
     if messages is not None:
         # An empty answer would teach the model to stop at once; that of a question is the last one, to be predicted.
-        asked = [questions and turn is messages[-1] for turn in messages]
-        supervised = [
-            m["supervised"] and (q or bool(m["content"].strip())) for m, q in zip(messages, asked, strict=True)
-        ]
-        messages = [m | {"supervised": learned} for m, learned in zip(messages, supervised, strict=True)]
+        last = messages[-1] if questions else None
+        messages = [m | {"supervised": m["supervised"] and (m is last or bool(m["content"].strip()))} for m in messages]
         example = exchange(messages)
     row = {
         "input": example["input"],
@@ -230,8 +227,8 @@ def _row(example: dict, questions: bool) -> dict:
         "messages": None if messages is None else json.dumps(messages),
         "tools": None if tools is None else json.dumps(tools),
     }
-    learned = repr(list(row.values())).encode()
-    return row | {"key": int.from_bytes(hashlib.blake2b(learned, digest_size=8).digest(), "big", signed=True)}
+    digest = hashlib.blake2b(repr(list(row.values())).encode(), digest_size=8).digest()
+    return row | {"key": int.from_bytes(digest, "big", signed=True)}
 
 
 def sample_tools(rows: Any) -> list[list | None]:

@@ -1,6 +1,8 @@
 """Which rows are held out, and how many rows each part of a mix gives: by seeded permutations.
 
-train, held_out = split_indices(rows=1000, held_out=100, seed=42)
+The same seed and number of rows give the same numbers of rows:
+
+    train, held_out = split_indices(rows=1000, held_out=100, seed=42)
 """
 
 import math

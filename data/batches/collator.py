@@ -1,4 +1,10 @@
-"""Batches of {"input", "output"} texts as padded tensors, with the loss on the output alone unless asked otherwise."""
+"""Batches of {"input", "output"} texts as padded tensors, with the loss on the output alone unless asked otherwise.
+
+    collator = DataCollatorForCausalLM(tokenizer, source_max_len=1024, target_max_len=256, …)
+    batch = collator([{"input": "1 + 2?", "output": "3"}])  # input_ids, attention_mask, labels
+
+The class shows a whole batch.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -77,7 +83,8 @@ class DataCollatorForCausalLM:
         """
         pairs = self.encode(instances)
         rows = [[*source, *target] for source, target in pairs]
-        pad = self._pad_id()
+        # Which id pads is of no consequence, as no mask is read from it.
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
         batch = {
             "input_ids": _pad(rows, pad),
             "attention_mask": _pad([[1] * len(row) for row in rows], 0),
@@ -94,11 +101,6 @@ class DataCollatorForCausalLM:
             return list(instance["labels"])
         source, target = pair
         return [*(source if self.train_on_source else [IGNORE_INDEX] * len(source)), *target]
-
-    def _pad_id(self) -> int:
-        # Which id pads is of no consequence, as no mask is read from it.
-        pad = self.tokenizer.pad_token_id
-        return self.tokenizer.eos_token_id if pad is None else pad
 
 
 def _pad(rows: Sequence[list[int]], value: int, left: bool = False) -> torch.Tensor:

@@ -1,7 +1,9 @@
 """Which format the records of a file are in: by name, or by the columns of the first record.
 
-detect_format({"instruction": "Add.", "input": "1 2", "output": "3"}).name      # "alpaca"
-find_format("alpaca-clean").name                                                # "alpaca"
+Both give a `data.formats.registry.Format`:
+
+    detect_format({"instruction": "Add.", "input": "1 2", "output": "3"}).name  # "alpaca"
+    find_format("alpaca-clean").name                                            # "alpaca"
 """
 
 import difflib
@@ -40,14 +42,14 @@ def detect_format(first: Mapping, questions: bool = False) -> Format:
         for row in FORMATS.values():
             if columns_of(row) >= set(row.columns) and row.looks_right(first):
                 return row
-    found = f"no format fits its columns: {', '.join(map(repr, first)) or 'none'}"
+    problem = f"no format fits its columns: {', '.join(map(repr, first)) or 'none'}"
     if hint := _misspelt(first):
-        raise DataError(f"{found}\n{hint}")
+        raise DataError(f"{problem}\n{hint}")
     needs = "\n".join(
         f"  {row.name}: {', '.join(row.columns)}" + (f" ({row.looks})" if row.looks else "") for row in FORMATS.values()
     )
     raise DataError(
-        f"{found}\nformats and the columns that each needs:\n{needs}\n"
+        f"{problem}\nformats and the columns that each needs:\n{needs}\n"
         "rename the columns, or try --dataset_format with the name of the format that is meant"
     )
 

@@ -50,8 +50,8 @@ def as_exchange(record: Mapping, source: str | None, target: str, chat: bool = F
 
 def _both_start(record: Mapping, prompt: str) -> bool:
     """Return whether the chosen and the rejected text repeat the prompt."""
-    texts = (record.get("chosen"), record.get("rejected"))
-    return all(isinstance(one, str) and one.startswith(prompt) for one in texts)
+    answers = (record.get("chosen"), record.get("rejected"))
+    return all(isinstance(answer, str) and answer.startswith(prompt) for answer in answers)
 
 
 def _messages(record: Mapping, column: str, role: str) -> list[dict]:
@@ -75,10 +75,10 @@ def _continued(prompt: list[dict], answer: list[dict]) -> tuple[list[dict], int]
 def _shared(messages: list[dict], others: list[dict]) -> int:
     """Return how many messages both lists start with, whether they are learned or not."""
     pairs = zip(messages, others, strict=False)
-    return len(list(takewhile(lambda pair: _said(pair[0]) == _said(pair[1]), pairs)))
+    return len(list(takewhile(lambda pair: _without_mark(pair[0]) == _without_mark(pair[1]), pairs)))
 
 
-def _said(message: dict) -> dict:
+def _without_mark(message: dict) -> dict:
     return message | {"supervised": None}
 
 

@@ -1,5 +1,8 @@
 """Reading the fields of a record: what is wrong with one is a `SkipRow` whose reason is the same for each of its kind.
 
+    text({"output": "3"}, "output")  # "3"
+    text({"output": 3}, "output")    # SkipRow: column 'output' holds a number, not a text
+
 The reasons are counted and shown with the lines they come from, so they name the field and the type found, never the
 value. A field that is null is a field that is not there: Parquet gives every object the fields of all others, as null.
 """
@@ -47,7 +50,7 @@ def texts(record: Any, name: str, of: str = "") -> list[str]:
     """Return the text in field `name`, or the texts of the list there. Raises SkipRow as `text`, and where it is []."""
     if not isinstance(field(record, name, of), list):
         return [text(record, name, of)]
-    return [text({name: one}, name, of) for one in items(record, name, of)]
+    return [text({name: value}, name, of) for value in items(record, name, of)]
 
 
 def items(record: Any, name: str, of: str = "") -> list:
@@ -121,8 +124,8 @@ def without_nulls(value: Any) -> Any:
 
 def _without_nulls(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _without_nulls(one) for name, one in value.items() if one is not None}
-    return [_without_nulls(one) for one in value] if isinstance(value, list) else value
+        return {name: _without_nulls(held) for name, held in value.items() if held is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def kind(value: Any) -> str:

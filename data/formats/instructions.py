@@ -1,8 +1,12 @@
 """Records of an instruction, what it is about, and the answer → Alpaca's prompt and the answer, or a conversation.
 
+    convert = instruction(context="input", answer="output")
+    convert({"instruction": "Add.", "input": "1 2", "output": "3"})  # {"input": Alpaca's prompt, "output": "3", …}
+
 The pieces of a record are one `Instruction`, which is laid out here and nowhere else.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -92,7 +96,7 @@ def instruction(context: str, answer: str) -> Callable[[Mapping], dict | list[di
         answers = texts(record, answer)
         history = optional_items(record, "history")
         if history or needs_conversation(record):
-            rows = [_after(history, asked, one, record) for one in answers]
+            rows = [_after(history, asked, learned, record) for learned in answers]
         else:
             rows = asked.pairs(answers)
         return rows[0] if isinstance(record[answer], str) else rows
@@ -102,13 +106,14 @@ def instruction(context: str, answer: str) -> Callable[[Mapping], dict | list[di
 
 def _after(history: list, asked: Instruction, answer: str, record: Mapping) -> dict:
     """Return the conversation of earlier [question, answer] pairs, and of the last one, which alone is learned."""
-    said = []
+    contents = []
     for turns in history:
         if not isinstance(turns, list) or len(turns) != 2:
             raise SkipRow("column 'history' holds something other than lists of a question and its answer")
-        said += turns
-    said += [asked.user_turn(), answer]
-    messages = [as_message({"role": ("user", "assistant")[n % 2], "content": one}) for n, one in enumerate(said)]
+        contents += turns
+    contents += [asked.user_turn(), answer]
+    roles = itertools.cycle(("user", "assistant"))
+    messages = [as_message({"role": role, "content": content}) for role, content in zip(roles, contents, strict=False)]
     return conversation(record, messages, start=len(messages) - 1)
 
 

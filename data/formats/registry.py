@@ -1,5 +1,7 @@
 """How records of each data format become what is trained on: one row of FORMATS each.
 
+    FORMATS["input-output"].convert({"input": "1 + 2 =", "output": " 3"})  # {"input": "1 + 2 =", "output": " 3"}
+
 A formatter is a pure function of one record. It returns a pair {"input": prompt, "output": what is learned}, or a
 conversation (see conversations.py), or a list of these where one record holds several examples. What cannot be trained
 on raises `SkipRow` with the reason: it is dropped, counted and named by its line. In a list, a SkipRow in the place of
@@ -136,6 +138,10 @@ class Format:
         return columns + (unused_fields(record, self.columns) if is_conversation else [])
 
 
+def _exchange(name: str, source: str, target: str, chat: bool = False, **options: Any) -> Format:
+    return Format(name, (source, target), partial(as_exchange, source=source, target=target, chat=chat), **options)
+
+
 # In the order of detection: the first that fits wins, so what asks for more stands first.
 FORMATS = {
     row.name: row
@@ -171,17 +177,19 @@ FORMATS = {
             **_instances_have("output"),
             consumed=("instances",),
         ),
-        Format(
+        _exchange(
             "sharegpt-preference",
-            ("conversations", "chosen"),
-            partial(as_exchange, source="conversations", target="chosen", chat=True),
+            "conversations",
+            "chosen",
+            chat=True,
             consumed=("conversations", "chosen", "tools"),
         ),
-        Format(
+        _exchange(
             "messages-preference",
-            ("messages", "chosen"),
-            partial(as_exchange, source="messages", target="chosen", chat=True),
-            lambda record: waits(record["messages"]),
+            "messages",
+            "chosen",
+            chat=True,
+            looks_right=lambda record: waits(record["messages"]),
             looks="messages end before the answer",
             consumed=("messages", "chosen", "tools"),
         ),
@@ -209,13 +217,7 @@ FORMATS = {
             nullable=("context",),
         ),
         Format("input-output", ("input", "output"), _columns("input", "output"), answer="output"),
-        Format(
-            "self-instruct",
-            ("prompt", "completion"),
-            partial(as_exchange, source="prompt", target="completion"),
-            aliases=("prompt-completion",),
-            answer="completion",
-        ),
+        _exchange("self-instruct", "prompt", "completion", aliases=("prompt-completion",), answer="completion"),
         Format("prompt-target", ("prompt", "target"), _columns("prompt", "target"), answer="target"),
         Format("flan", ("inputs", "targets"), _columns("inputs", "targets"), answer="targets"),
         # The prompt of https://github.com/EleutherAI/lm-evaluation-harness/tree/main/lm_eval/tasks/gsm8k
@@ -232,18 +234,10 @@ FORMATS = {
             instruction("input", "chosen"),
             uses=("input", "history"),
         ),
-        Format("preference", ("prompt", "chosen"), partial(as_exchange, source="prompt", target="chosen")),
+        _exchange("preference", "prompt", "chosen"),
         # Intel/orca_dpo_pairs and the data sets made after it, which axolotl reads as turns of a chat.
-        Format(
-            "question-preference",
-            ("question", "chosen"),
-            partial(as_exchange, source="question", target="chosen", chat=True),
-        ),
-        Format(
-            "input-preference",
-            ("input", "chosen"),
-            partial(as_exchange, source="input", target="chosen", chat=True),
-        ),
+        _exchange("question-preference", "question", "chosen", chat=True),
+        _exchange("input-preference", "input", "chosen", chat=True),
         Format(
             "hh-rlhf",
             ("chosen",),

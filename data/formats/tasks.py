@@ -1,5 +1,8 @@
 """Prompts of Super-NaturalInstructions in the layout of Tk-Instruct (https://arxiv.org/abs/2204.07705).
 
+    task_rows({"Definition": "Add.", "Instances": [{"input": "5 6", "output": ["11"]}]})
+    # [{"input": "Definition: Add.…", "output": "11"}]
+
 The layout is that of DataCollatorForNI with the flags of the published training script: the definition and at most two
 positive examples, without their explanations. https://github.com/yizhongw/Tk-Instruct/blob/main/src/ni_collator.py
 That collator also leaves out the examples that do not fit its source length; here the prompt is cut like any other.

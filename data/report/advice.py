@@ -1,7 +1,9 @@
 """Which flag values would fit the data better: what an expert would say who reads the report of `data.report.text`.
 
-for line in advise(report):
-    print(line)
+The report is that of `data.report.numbers.build_report`:
+
+    for line in advise(report):
+        print(line)
 """
 
 import math
@@ -76,7 +78,7 @@ def advise_limit(kind: str, cut: Mapping, limits: Mapping) -> str | None:
         cut: what the limit took; see `data.report.numbers.describe_cut`.
         limits: the flags that cut.
     """
-    flag, context, (what, text) = f"{kind}_max_len", limits.get("context"), CUT[kind]
+    flag, context, (loss, text) = f"{kind}_max_len", limits.get("context"), CUT[kind]
     if not cut["rows"]:
         return None
     limit = limits[flag]
@@ -84,7 +86,7 @@ def advise_limit(kind: str, cut: Mapping, limits: Mapping) -> str | None:
     longer, whole = (every, "all of them") if every <= 1.25 * most else (most, "99%")
     if whole == "99%" and not cut["p99"]:
         return None
-    lost = f"{percent(cut['rows_share'])} of the rows {what}, {percent(cut['tokens_share'])} of all {text} text"
+    lost = f"{percent(cut['rows_share'])} of the rows {loss}, {percent(cut['tokens_share'])} of all {text} text"
     if longer > FAR * limit:
         return f"{lost}; the longest would need --{flag} {longer} (now {limit}): look whether it belongs there"
     rest = limits["target_max_len" if kind == "source" else "source_max_len"]

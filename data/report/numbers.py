@@ -15,11 +15,12 @@ import numpy
 from arguments.training import TrainingArguments
 from data.batches.steps import StepCollator, padding_share
 from data.report.advice import advise
+from data.tokens.encoder import TEXT_COUNTS
 from data.tokens.store import column
 
 WHOLE_EPOCH = ("group_by_length", "batch_rebalance")  # orders of the library that sort more than the rows of a step
 PERCENTS = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
-COLUMNS = ("length", "source_tokens", "target_tokens", "source_cut", "target_cut", "supervised")
+COLUMNS = ("length", *TEXT_COUNTS, "supervised")
 # What is counted in conversations, and what it means.
 CONVERSATIONS = {
     "unclosed": "answers before the last one are closed by nothing in the chat template: they do not teach to stop",
@@ -140,7 +141,7 @@ def source_report(use: Any, lost: Sequence[tuple[str, str, str, int]]) -> dict[s
     account = deepcopy(use.account)
     for _, file, reason, place in lost:
         if file == account.source:
-            account.kept -= 1
+            account.rows -= 1
             account.drop(reason, place)
     weight = {} if use.weight is None else {"weight": use.weight}
     return account.summary() | {"use": use.use, "used": len(use.rows), "digest": use.digest} | weight

@@ -1,6 +1,8 @@
 """The data report as text for a terminal: where rows went, a table of lengths, batching, advice.
 
-print(format_report(report))       # of `data.report.numbers.build_report`
+The report is that of `data.report.numbers.build_report`:
+
+    print(format_report(report))
 """
 
 import textwrap

@@ -1,7 +1,9 @@
 """Bytes → text in UTF-8, and what to say of bytes that are none.
 
-with open_text(Path("my.csv.gz")) as text: …
-check_start("my.csv", Path("my.csv"))     # DataError: my.csv is UTF-16 text, and UTF-8 is needed
+Gzipped files are unpacked as they are read:
+
+    with open_text(Path("my.csv.gz")) as text: …
+    check_start("my.csv", Path("my.csv"), may_be_web_page=False)  # DataError: my.csv is UTF-16 text, …
 """
 
 import codecs
@@ -54,14 +56,14 @@ def check_start(path: str, file: Path, may_be_web_page: bool) -> None:
     """
     with open_bytes(file) as content:
         start = content.read(64).removeprefix(codecs.BOM_UTF8).lstrip().lower()
-    what = next((what for mark, what in SIGNATURES.items() if start.startswith(mark.lower())), None)
-    if what == WEB_PAGE and may_be_web_page:
+    description = next((text for mark, text in SIGNATURES.items() if start.startswith(mark.lower())), None)
+    if description == WEB_PAGE and may_be_web_page:
         return  # which may well be what is to be learned
-    if what is None and b"\0" in start:
-        what = "not text, or UTF-16 without its mark, and UTF-8 is needed"
-    if what is not None:
-        advice = f"\ntry: {_recode('UTF-16', path, file)}" if "UTF-16" in what else ""
-        raise DataError(f"{path} is {what}{advice}")
+    if description is None and b"\0" in start:
+        description = "not text, or UTF-16 without its mark, and UTF-8 is needed"
+    if description is not None:
+        advice = f"\ntry: {_recode('UTF-16', path, file)}" if "UTF-16" in description else ""
+        raise DataError(f"{path} is {description}{advice}")
 
 
 def refuse_bytes(path: str, file: Path) -> None:

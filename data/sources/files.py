@@ -85,9 +85,9 @@ def check_file(path: str) -> tuple[Path, str]:
             raise DataError(f"{path} is a directory (it holds {files}); give the paths of files in it")
         if suffix not in READERS or (packed and suffix == ".parquet"):
             name = suffix + ".gz" * packed
-            found = f"unknown file type {name!r}" if name else "its name does not end in a file type"
+            problem = f"unknown file type {name!r}" if name else "its name does not end in a file type"
             advice = OTHER_TYPES.get(file.suffix.lower())
-            raise DataError(f"{path}: {found}{advice and f'; {advice}' or ''}\nfile types: {FILE_TYPES}")
+            raise DataError(f"{path}: {problem}{advice and f'; {advice}' or ''}\nfile types: {FILE_TYPES}")
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{path} is not a plain file; data is read more than once: write it to a file first")
         if not status.st_size:

@@ -1,6 +1,8 @@
 """Named data sets → their splits, as sources of records.
 
-open_sources("dolly", "--dataset", cache_dir=None, token=False)["train"]
+A file is a data set whose only split is called train:
+
+    source = open_sources("dolly", "--dataset", cache_dir=None, token=False)["train"]
 """
 
 from functools import partial

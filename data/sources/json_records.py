@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from common.errors import DataError
+from common.text import shortened
 
 NEEDED = "a list of objects, or one object on each line, is needed"
+SHOWN = 40  # characters of a value in a message
 SPACE = re.compile(r"[ \t\r\n]*")
 # What the parser says, a line break, and the text it says it of → what to do.
 ADVICE = {
@@ -55,24 +57,26 @@ def read_json(path: str, text: io.TextIOBase, by_line: bool) -> Values:
         if _is_conversation(record):
             record = {"messages": record}
         if not isinstance(record, dict):
-            raise DataError(f"{path}, line {line}: {_shown(record)} is not an object; {NEEDED}")
+            shown = shortened(json.dumps(record, ensure_ascii=False), SHOWN)
+            raise DataError(f"{path}, line {line}: {shown} is not an object; {NEEDED}")
         yield line, record
 
 
 def _is_line_record(first: str, by_line: bool) -> bool:
     """Return whether each record has a line of its own, by the first line that holds something."""
     if first.startswith("["):
-        return _starts_with_message(first) and (by_line or _parsed(first) is not None)
+        return _starts_with_message(first) and (by_line or _is_json(first))
     if first.startswith("{"):
-        return first != "{" if by_line else _parsed(first) is not None
+        return first != "{" if by_line else _is_json(first)
     return True
 
 
-def _parsed(text: str) -> Any:
+def _is_json(text: str) -> bool:
     try:
-        return DECODER.decode(text)
+        DECODER.decode(text)
     except (ValueError, RecursionError):
-        return None
+        return False
+    return True
 
 
 def _is_conversation(value: Any) -> bool:
@@ -91,11 +95,6 @@ def _starts_with_message(text: str) -> bool:
         return _is_message(DECODER.raw_decode(text, SPACE.match(text, text.index("[") + 1).end())[0])
     except (ValueError, RecursionError):
         return False
-
-
-def _shown(value: Any) -> str:
-    shown = json.dumps(value, ensure_ascii=False)
-    return shown if len(shown) <= 40 else f"{shown[:40]}…"
 
 
 # ---- Parsing -------------------------------------------------------------------------------------------------------
@@ -158,24 +157,24 @@ def _explained(path: str, line: int, first_line: int | None = None) -> Iterator[
     try:
         yield
     except json.JSONDecodeError as error:
-        rest, what = error.doc[error.pos :][:40], error.msg
-        found = repr(rest[:20].rstrip()) if rest.strip() else "the end"
-        what = what.removesuffix(" starting at").removesuffix(" at").removesuffix(":")
+        rest = error.doc[error.pos :][:SHOWN]
+        text = repr(rest[:20].rstrip()) if rest.strip() else "the end"
+        message = error.msg.removesuffix(" starting at").removesuffix(" at").removesuffix(":")
         where = f"{path}, line {(first_line or line) + error.lineno - 1}, column {error.colno}"
-        advice = _advice(what, rest.lstrip())
-        raise DataError(f"{where}: not valid JSON: {what}, found {found}; {advice}") from error
+        advice = _advice(message, rest.lstrip())
+        raise DataError(f"{where}: not valid JSON: {message}, found {text}; {advice}") from error
     except RecursionError as error:
-        what = f"nested too deep (Python reads {sys.getrecursionlimit():,} levels)"
-        raise DataError(f"{path}, line {line}: lists and objects in one another are {what}") from error
+        levels = f"nested too deep (Python reads {sys.getrecursionlimit():,} levels)"
+        raise DataError(f"{path}, line {line}: lists and objects in one another are {levels}") from error
     except ValueError as error:
-        what = str(error)
-        if "integer string conversion" in what:
+        message = str(error)
+        if "integer string conversion" in message:
             digits = f"{sys.get_int_max_str_digits():,} digits"
-            what = f"a number has more than {digits}; write it as a text, in double quotes"
-        raise DataError(f"{path}, line {line}: {what}") from error
+            message = f"a number has more than {digits}; write it as a text, in double quotes"
+        raise DataError(f"{path}, line {line}: {message}") from error
 
 
-def _advice(what: str, rest: str) -> str:
+def _advice(message: str, rest: str) -> str:
     """Return what to do about the usual mistakes, and else what is needed."""
-    mistake = f"{what}\n{rest}"
+    mistake = f"{message}\n{rest}"
     return next((advice for pattern, advice in ADVICE.items() if re.match(pattern, mistake)), NEEDED)

@@ -1,6 +1,8 @@
 """What `--dataset` and `--eval_dataset` name: files, data sets of the hub, and mixes of these with their weights.
 
-parse_mix("a.jsonl:0.7,b.csv:0.3", "--dataset")      # [Part("a.jsonl", 0.7), Part("b.csv", 0.3)]
+Nothing is read but the names, so that a typo is refused at once:
+
+    parse_mix("a.jsonl:0.7,b.csv:0.3", "--dataset")  # [Part("a.jsonl", 0.7), Part("b.csv", 0.3)]
 """
 
 import difflib

@@ -1,6 +1,9 @@
 """Tables → records: CSV and TSV with a header, and Parquet; memory holds one record, of Parquet one batch.
 
-for line, record in read_delimited(",", "my.csv", Path("my.csv")): …
+A record is a dict of the header's names, with the line or row that it stands in:
+
+    for line, record in read_delimited(",", "my.csv", Path("my.csv")): …
+    for row, record in read_parquet("my.parquet", Path("my.parquet")): …
 """
 
 import csv
@@ -40,9 +43,10 @@ def read_delimited(delimiter: str, path: str, file: Path) -> Records:
                 elif fields:
                     yield start, dict(zip(header, fields, strict=True))
         except csv.Error as error:
-            what = "a double quote opens in this row and none closes it" if "end of data" in str(error) else error
+            is_open = "end of data" in str(error)
+            problem = "a double quote opens in this row and none closes it" if is_open else error
             raise DataError(
-                f'{path}, line {line}: {what}\ninside a quoted field, a quote is written twice ("")'
+                f'{path}, line {line}: {problem}\ninside a quoted field, a quote is written twice ("")'
             ) from error
 
 

@@ -23,10 +23,7 @@ Apply = Callable[[list[dict], bool], str]
 
 def spaces(text: str, start: int) -> int:
     """Return how many characters of white space stand at `start`."""
-    end = start
-    while end < len(text) and text[end].isspace():
-        end += 1
-    return end - start
+    return len(text) - start - len(text[start:].lstrip())
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """A batch of formatted rows → token ids and labels, cut to the limits.
 
-columns = RowEncoder(collator)({"input": ["1 + 2?"], "output": ["3"], "messages": [None], …})
-columns["input_ids"], columns["labels"]
+Batches are columns, as `datasets.Dataset.map` gives and takes them:
+
+    encode = RowEncoder(PairEncoder(tokenizer, source_max_len=1024, target_max_len=256), train_on_source=False)
+    columns = encode({"input": ["1 + 2?"], "output": ["3"], "messages": [None], …})
+    columns["input_ids"], columns["labels"]
 """
 
 import bisect
@@ -21,6 +24,7 @@ from data.rows import exchange
 from data.tokens.pairs import PairEncoder
 from data.tokens.templates import ChatRenderer
 
+TEXT_COUNTS = ("source_tokens", "target_tokens", "source_cut", "target_cut")
 CONVERSATION_COUNTS = ("unclosed", "hidden_thoughts", "hidden_turns", "hidden_tools")
 NO_ANSWER = "no token of an answer is left within --source_max_len + --target_max_len"
 
@@ -51,7 +55,7 @@ class RowEncoder:
         return key_of(_tokenizer_state(self.tokenizer), libraries, limits, code_digest(ENCODING))
 
     def __call__(self, batch: Mapping[str, list]) -> dict[str, list]:
-        """Return the token columns of a batch of columns.
+        """Return a batch of columns with the token columns beside them.
 
         `input_ids` and `labels` are `length` ids (int32); `supervised` counts the labels that are not IGNORE_INDEX;
         generation starts from the first `prompt_length` ids, or from `prompt_ids` where a chat template's prompt is not
@@ -59,8 +63,8 @@ class RowEncoder:
         `source_cut` and `target_cut` of them; of the supervised answers, `unclosed` counts those before the last one
         that end without a mark, and `hidden_thoughts` those with a thought that the template leaves out; it leaves out
         `hidden_turns` and `hidden_tools` too; `dropped` says why a row cannot be trained on, or None.
-        Where a text is split, a row comes out as several, and the other columns are given along. Where the last answer
-        of a conversation is cut off, `input` and `output` become those of the last one that is left.
+        Where a text is split, a row comes out as several. Where the last answer of a conversation is cut off, `input`
+        and `output` become those of the last one that is left.
         """
         messages, splits, tools = batch["messages"], batch["splits"], batch["tools"]
         pairs = [i for i, conversation in enumerate(messages) if conversation is None]
@@ -72,22 +76,19 @@ class RowEncoder:
         for i, conversation in enumerate(messages):
             if conversation is not None:
                 encoded[i] = [self._conversation(json.loads(conversation), json.loads(tools[i] or "null"))]
-        rows = [
-            {name: values[i] for name, values in batch.items()} | row
-            for i, parts in enumerate(encoded)
-            for row in parts
-        ]
+        given = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        rows = [given[i] | row for i, pieces in enumerate(encoded) for row in pieces]
         return {name: [row[name] for row in rows] for name in rows[0]}
 
     def _pair(self, source: list[int], target: list[int]) -> dict:
-        question = not target  # with nothing but EOS to learn it is there to be answered
+        is_question = not target  # with nothing but EOS to learn it is there to be answered
         source, target = self.pairs.with_bos(source), self.pairs.with_eos(target)
-        kept_source, kept_target = source[: self.pairs.source_max_len], self.pairs.cut_target(target)
-        ids = kept_source + kept_target
-        counts = (len(source), len(target), len(source) - len(kept_source), len(target) - len(kept_target))
-        if len(kept_target) < 2 and not question:  # EOS alone teaches to stop at once
-            return self._row([], [], (*counts[:2], *counts[:2]), NO_ANSWER)
-        return self._row(ids, [(len(kept_source), len(ids))], counts)
+        lengths = (len(source), len(target))
+        cut_source, cut_target = source[: self.pairs.source_max_len], self.pairs.cut_target(target)
+        if len(cut_target) < 2 and not is_question:  # EOS alone teaches to stop at once
+            return self._row([], [], (*lengths, *lengths), NO_ANSWER)
+        ids, cuts = cut_source + cut_target, (len(source) - len(cut_source), len(target) - len(cut_target))
+        return self._row(ids, [(len(cut_source), len(ids))], (*lengths, *cuts))
 
     def _pieces(self, text: list[int]) -> list[dict]:
         """Return a text as rows of at most source_max_len + target_max_len tokens; EOS closes the last one alone."""
@@ -132,20 +133,20 @@ class RowEncoder:
         if unlearned and self.train_on_source and len(ids) <= self.pairs.limit:  # there all turns are learned
             answers = sum(end - start for start, end in spans)
             return self._row(ids, spans, (len(ids) - answers, answers, 0, 0))
-        ids, spans = self._ended(ids, spans, len(ids) + 1)
+        whole, spans = self._ended(ids, spans, len(ids) + 1)
         answers = sum(end - start for start, end in spans)
-        kept, spans = (ids, spans) if len(ids) <= self.pairs.limit else self._ended(ids, spans, self.pairs.limit)
+        source = len(whole) - answers + unlearned
+        ids, spans = (whole, spans) if len(whole) <= self.pairs.limit else self._ended(whole, spans, self.pairs.limit)
         left = sum(end - start for start, end in spans)
-        source = len(ids) - answers
-        counts = (source + unlearned, answers, source + unlearned - (len(kept) - left), answers - left)
-        return self._row(kept, spans, counts, None if kept else NO_ANSWER)
+        counts = (source, answers, source - (len(ids) - left), answers - left)
+        return self._row(ids, spans, counts, None if ids else NO_ANSWER)
 
     def _question(self, text: str) -> dict:
         """Return the prompt of a conversation that waits for its answer, and EOS in place of one."""
         ids = self.pairs.with_bos(self._encode(text)[0])
-        kept = ids[: self.pairs.limit - 1]
-        counts = (len(ids), 1, len(ids) - len(kept), 0)
-        return self._row([*kept, self.tokenizer.eos_token_id], [(len(kept), len(kept) + 1)], counts)
+        prompt = ids[: self.pairs.limit - 1]
+        counts = (len(ids), 1, len(ids) - len(prompt), 0)
+        return self._row([*prompt, self.tokenizer.eos_token_id], [(len(prompt), len(prompt) + 1)], counts)
 
     def _encoded(self, text: str, spans: list[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the ids of a rendered text, with BOS in front, and its spans in tokens.
@@ -220,8 +221,7 @@ class RowEncoder:
             "prompt_ids": [],
             **dict.fromkeys(CONVERSATION_COUNTS, 0),
         }
-        names = ("source_tokens", "target_tokens", "source_cut", "target_cut")
-        return row | dict(zip(names, counts, strict=True)) | {"dropped": dropped}
+        return row | dict(zip(TEXT_COUNTS, counts, strict=True)) | {"dropped": dropped}
 
 
 def _is_torn(offsets: list[tuple[int, int]], border: int) -> bool:

@@ -1,7 +1,9 @@
 """A question and its answer → token ids, with BOS and EOS and cut to the limits: the one place that knows how.
 
-pairs = PairEncoder(tokenizer, source_max_len=1024, target_max_len=256)
-source, target = pairs.encode(["1 + 2?"], ["3"])[0]      # lists of ids
+Sources and targets come and go as lists of equal length:
+
+    pairs = PairEncoder(tokenizer, source_max_len=1024, target_max_len=256)
+    source, target = pairs.encode(["1 + 2?"], ["3"])[0]  # lists of ids
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,9 @@
 """Formatted rows → token ids and labels, once: kept on disk under a key of all that they depend on.
 
-rows, dropped = tokenize(rows, encoder, cache)   # a datasets.Dataset with the columns of `RowEncoder` added
-lengths = column(rows, "length")                 # int64 array (rows,)
+The rows come back with the columns of `RowEncoder`, those that cannot be trained on apart:
+
+    rows, dropped = tokenize(rows, encoder, cache)
+    lengths = column(rows, "length")  # int64 array (rows,)
 """
 
 import hashlib
@@ -11,7 +13,7 @@ from typing import Any
 import numpy
 
 from data.cache import cannot_write, key_of
-from data.tokens.encoder import CONVERSATION_COUNTS, RowEncoder
+from data.tokens.encoder import CONVERSATION_COUNTS, TEXT_COUNTS, RowEncoder
 
 BATCH = 1000  # rows tokenized at once
 FEW_ROWS = 5000  # a progress bar for fewer only flickers
@@ -41,10 +43,10 @@ def tokenize(rows: Any, encoder: RowEncoder, cache: Path) -> tuple[Any, Any]:
 
 
 def _mapped(rows: Any, encoder: RowEncoder, key: str, place: Path):
-    """Return the rows with their tokens, from `place` where they are kept there; a damaged file is made anew."""
+    """Return the rows with their tokens, from the file `place` where it is there; a damaged one is written anew."""
     import pyarrow
 
-    for attempt in ("kept", "new"):
+    for is_last in (False, True):
         try:
             return rows.map(
                 encoder,
@@ -57,7 +59,7 @@ def _mapped(rows: Any, encoder: RowEncoder, key: str, place: Path):
                 desc="tokenizing",
             )
         except (OSError, pyarrow.ArrowException) as error:
-            if attempt == "new" or not place.exists():
+            if is_last or not place.exists():
                 raise cannot_write(place.parent, error) from error
             place.unlink()
 
@@ -86,6 +88,5 @@ def _features(features: Any) -> Any:
 
     ids, count = datasets.List(datasets.Value("int32")), datasets.Value("int32")
     columns = {"input_ids": ids, "labels": ids, "prompt_ids": ids, "dropped": datasets.Value("string")}
-    counts = ("length", "supervised", "prompt_length", *CONVERSATION_COUNTS)
-    counts += ("source_tokens", "target_tokens", "source_cut", "target_cut")
+    counts = ("length", "supervised", "prompt_length", *TEXT_COUNTS, *CONVERSATION_COUNTS)
     return datasets.Features({**features, **columns, **{name: count for name in counts}})

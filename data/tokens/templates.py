@@ -1,5 +1,9 @@
 """Conversations → text by the tokenizer's chat template, and where in that text the supervised answers stand.
 
+    choose_template(tokenizer, asked=None)
+    text, answers = ChatRenderer(tokenizer).render(messages, tools=None)
+    text[answers[0].start : answers[0].end]  # what is learned of the first answer, with the mark that closes it
+
 A template is Jinja text: https://huggingface.co/docs/transformers/chat_templating
 """
 
@@ -241,17 +245,16 @@ class ChatRenderer:
     def _note_on_text(self, mark: str) -> str:
         count = len(self.tokenizer(mark, add_special_tokens=False)["input_ids"])
         if count == 1:
-            what, how = "a token of this vocabulary, but no special one", "declare it special in tokenizer_config.json"
+            kind = "a token of this vocabulary, but no special one"
+            advice = "declare it special in tokenizer_config.json"
         else:
-            what = f"no token of this vocabulary but text ({count} tokens)"
-            how = (
+            kind = f"no token of this vocabulary but text ({count} tokens)"
+            advice = (
                 "to make it a token, add it to the base before tuning (tokenizer.add_special_tokens, "
                 f"model.resize_token_embeddings), or use --chat_template default, which has {self.tokenizer.eos_token}"
             )
-        return (
-            f"{mark!r}, which closes answers, is {what}: generation stops at that text, and predictions leave it out; "
-            f"{how}"
-        )
+        effect = "generation stops at that text, and predictions leave it out"
+        return f"{mark!r}, which closes answers, is {kind}: {effect}; {advice}"
 
     def _unlike_prompt(self, tools: list | None) -> tuple[str, str] | None:
         """Return what a prompt has, and what stands there in the text of an answered one, where these differ."""
@@ -272,8 +275,8 @@ class ChatRenderer:
         try:
             return self.tokenizer.apply_chat_template(turns, tools=tools, tokenize=False, add_generation_prompt=prompt)
         except (jinja2.TemplateError, *REFUSALS) as error:
-            what = (str(error) or repr(error)).splitlines()[0]
-            raise SkipRow(f"the chat template refuses it: {what}{_template_line(error)}") from error
+            message = (str(error) or repr(error)).splitlines()[0]
+            raise SkipRow(f"the chat template refuses it: {message}{_template_line(error)}") from error
 
 
 def _turn(message: dict) -> dict:

@@ -70,7 +70,7 @@ def test_rows_hold_texts_place_and_the_other_fields(source, cache):
         {"id": 2, "note": 2},
         prompts=2,
     )
-    assert account.records == account.kept + 3
+    assert account.records == account.rows + 3
 
 
 def test_a_row_that_was_not_made_here_is_its_own_fields():
@@ -78,7 +78,7 @@ def test_a_row_that_was_not_made_here_is_its_own_fields():
 
 
 def test_the_account_says_what_was_dropped_and_where():
-    account = Account("f.jsonl", "line", "alpaca", records=1_234, kept=1_226)
+    account = Account("f.jsonl", "line", "alpaca", records=1_234, rows=1_226)
     for place in [3, 5, 8, 1_000, 1_001, 1_002, 1_003]:
         account.drop("an empty answer", place)
     account.drop("no assistant turn", 9)
@@ -95,7 +95,7 @@ def test_a_record_of_several_rows_keeps_its_place(tmp_path, cache):
     record = {"instruction": "i", "input": "x", "output": ["a", " ", "b"]}
     rows, account = format_source(write(tmp_path / "my.jsonl", [record, record | {"output": "c"}]), None, cache)
     assert [(row["place"], row["output"]) for row in rows] == [(1, "a"), (1, "b"), (2, "c")]
-    assert (account.records, account.kept, account.dropped) == (2, 3, {"an empty answer": [1]})
+    assert (account.records, account.rows, account.dropped) == (2, 3, {"an empty answer": [1]})
 
 
 def test_conversations_keep_their_turns_and_show_the_last_exchange(tmp_path, cache):
@@ -226,7 +226,7 @@ def test_rows_that_were_deleted_are_made_again(source, cache):
 def _format_at_once(path, cache, barrier, results):
     barrier.wait(60)
     rows, account = format_source(open_file(path), None, cache)
-    results.put((len(rows), rows[-1]["output"], account.kept))
+    results.put((len(rows), rows[-1]["output"], account.rows))
 
 
 def test_processes_that_write_the_same_do_no_harm(tmp_path, cache):
