@@ -14,8 +14,8 @@ from common.errors import DataError
 from common.files import check_writable
 
 HERE = Path(__file__).parent
-FORMATTING = ("sources", "formats", "rows.py", "named.py")  # what decides the rows of a source
-ENCODING = ("tokens",)  # what decides their tokens
+FORMATTING = ("sources", "formats", "rows.py", "named.py")  # the code that decides the rows of a source
+ENCODING = ("tokens",)  # the code that decides their tokens
 
 
 def cache_directory(cache_dir: str | None) -> Path:

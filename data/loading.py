@@ -161,7 +161,7 @@ def make_data_module(
         DataError: the data cannot be used as asked; the message is for the user.
     """
     has_template = bool(data.chat_template or tokenizer.chat_template)
-    # Questions are asked as they are where the model is served, unless the flag says otherwise.
+    # Servers ask a model by its chat template, so that is the default where it has one.
     request = Request(data, training, token, data.prompt_format or ("chat" if has_template else "alpaca"))
     rows = load_rows(request)
     splits = _used(rows, data)
@@ -341,7 +341,7 @@ def _tokenize(splits: Splits, collator: Any, training: TrainingArguments) -> Tok
     tokens, lost = {}, []
     for name, rows in splits.items():
         tokens[name], dropped = tokenize(rows, encoder, cache)
-        reasons: dict[str, str] = {}  # each without its example → with that of the first row
+        reasons: dict[str, str] = {}  # reason without its example → the same with the example of the first row
         for row in dropped.select_columns(["dropped", "place", "file"]):
             reason = reasons.setdefault(row["dropped"].partition(SUCH_AS)[0], row["dropped"])
             lost.append((name, row["file"], reason, row["place"]))

@@ -1,7 +1,9 @@
 """The data sets that `--dataset NAME` stands for.
 
-row = NAMED_DATASETS["dolly"]
-datasets.load_dataset(**row.source)  # records of the format row.format
+A row says which records to load, and of which format they are:
+
+    row = NAMED_DATASETS["dolly"]
+    datasets.load_dataset(**row.source)  # the records are of the format row.format
 """
 
 from dataclasses import dataclass

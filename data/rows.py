@@ -156,7 +156,7 @@ def _write(source: Source, row: Format | None, place: Path, questions: bool, pro
         with pyarrow.OSFile(f"{partial}/rows.arrow", "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
             examples = _format(source, row, account, questions)
             laid_out = (_row(lay_out(example, prompt_format), questions) | beside for example, beside in examples)
-            # delay: a bar for what takes under two seconds only flickers.
+            # The bar waits two seconds (`delay`), as one for less time only flickers.
             rows = iter(tqdm(laid_out, desc=f"reading {Path(source.name).name}", unit=" rows", delay=2))
             while batch := list(itertools.islice(rows, BATCH)):
                 writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema))
@@ -199,19 +199,21 @@ def _format(
 
 
 def _detect(source: Source, place: int, record: dict, questions: bool) -> Format:
+    header = "\nthe first line has to hold the names of the columns" if source.name.endswith(TABLES) else ""
     try:
         return detect_format(record, questions)
     except DataError as error:
-        header = "\nthe first line has to hold the names of the columns" if source.name.endswith(TABLES) else ""
         raise DataError(f"{source.name}, {source.unit} {place}: {error}{header}") from error
 
 
 def _why_unusable(example: dict, questions: bool) -> str | None:
-    answers = [message for message in example.get("messages", ()) if message["supervised"]]
-    if questions or any(answer.strip() for answer in [example.get("output", ""), *(m["content"] for m in answers)]):
+    if questions or example.get("output", "").strip():
         return None
-    # To learn to stop after a thought is to learn to give no answer.
-    return "an answer that is only a thought" if any("reasoning" in m for m in answers) else "an empty answer"
+    answers = [message for message in example.get("messages", ()) if message["supervised"]]
+    if any(answer["content"].strip() for answer in answers):
+        return None
+    # A model that learns to stop after a thought learns to give no answer.
+    return "an answer that is only a thought" if any("reasoning" in answer for answer in answers) else "an empty answer"
 
 
 def _row(example: dict, questions: bool) -> dict:

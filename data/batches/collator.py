@@ -73,7 +73,7 @@ class DataCollatorForCausalLM:
 
     def prompt(self, instance: Mapping, source: Sequence[int]) -> list[int]:
         """Return the ids that generation starts from: `prompt_ids` of a row where it has any, else its source ids."""
-        # Nothing can be generated from nothing: without BOS, an empty prompt is the end of the text before.
+        # Generation needs a token to start from: where there is no BOS, EOS stands for the end of the text before.
         return list(instance.get("prompt_ids") or source or [self.tokenizer.eos_token_id])
 
     def __call__(self, instances: Sequence[Mapping]) -> dict[str, torch.Tensor]:
@@ -83,7 +83,7 @@ class DataCollatorForCausalLM:
         """
         pairs = self.encode(instances)
         rows = [[*source, *target] for source, target in pairs]
-        # Which id pads is of no consequence, as no mask is read from it.
+        # Any id may pad, as masks come from lengths.
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
         batch = {
             "input_ids": _pad(rows, pad),

@@ -24,12 +24,13 @@ ROLES = {
     "function_call": "assistant",  # the model's call of a tool, as text
     **dict.fromkeys(("tool", "observation", "function", "function_response", "ipython"), "tool"),
 }
-# Fields of an assistant message, each under all its names. A field's value says whether it learns where it is true.
+# These are the fields of an assistant message, each under all its names.
 REASONING = ("reasoning_content", "thinking", "reasoning")  # DeepSeek's and Qwen's, gpt-oss's, OpenRouter's
+# The value is what the field holds, as true or false, where the message is to be learned.
 LEARNED = {"weight": True, "loss_weight": True, "train": True, "loss": True, "masked": False}
 LEARNED_IN_PART = ("train_detail", "training_detail")  # axolotl's spans of characters
 CALLS = ("tool_calls", "function_call")  # OpenAI's, and its older one
-# Columns that belong to the conversation in another one, whatever the format.
+# These columns belong to the conversation that another column holds, whatever the format.
 BESIDE_MESSAGES = ("system", "tools", "functions")
 MESSAGE = "a message"
 
@@ -75,9 +76,6 @@ def _with_system(record: Mapping, messages: list[dict]) -> list[dict]:
     if is_empty(record.get("system")) or messages[0]["role"] == "system":
         return messages
     return [{"role": "system", "content": text(record, "system"), "supervised": False}, *messages]
-
-
-# One message
 
 
 def as_message(raw: Any) -> dict:
@@ -166,9 +164,6 @@ def _arguments(function: Mapping) -> Any:
     return parsed(arguments, "'arguments' of a tool call's function") if isinstance(arguments, str) else arguments
 
 
-# What is left over
-
-
 def unused_fields(record: Mapping, columns: tuple[str, ...]) -> list[str]:
     """Return the names of the fields that hold something and that decide nothing, such as "messages[].name".
 
@@ -192,7 +187,7 @@ def _unused_of_message(raw: Mapping) -> Iterator[str]:
     used = {_which(raw, "role", "from"), content, *CALLS}
     if _role(raw) == "assistant":
         used |= {*REASONING, *LEARNED}
-    else:  # No turn but the assistant's is learned, whatever says that it is.
+    else:  # Only the assistant's turns are learned: a field that asks for more decides nothing.
         used |= {name for name, learned in LEARNED.items() if truth(raw.get(name)) is not learned}
     yield from _others(raw, used)
     for part in _objects(raw.get(content)):

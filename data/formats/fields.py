@@ -76,7 +76,7 @@ def optional_items(record: Mapping, name: str) -> list:
         value = parsed(value, f"column {name!r}")
     if not isinstance(value, list):
         raise SkipRow(f"column {name!r} holds {kind(value)}, not a list")
-    text({name: json.dumps(value, ensure_ascii=False, default=str)}, name)  # half a character may stand in it
+    text({name: json.dumps(value, ensure_ascii=False, default=str)}, name)  # refuses half a character in it
     return value
 
 
@@ -132,7 +132,7 @@ def kind(value: Any) -> str:
     """Return what JSON calls the type of `value`, with its article."""
     if value is None:
         return "null"
-    if value != value:  # pandas writes it for a text that is missing
+    if value != value:  # NaN, which pandas writes for a text that is missing
         return "NaN"
     return KINDS.get(type(value), f"a {type(value).__name__}")
 

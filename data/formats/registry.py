@@ -42,7 +42,7 @@ def _answer_only(column: str) -> Callable[[Mapping], dict]:
 def _chip2(record: Mapping) -> dict:
     turns = text(record, "text").split("\n<bot>: ")
     if len(turns) != 2:
-        # The published script reads the first answer only; what comes after it would be lost without a word.
+        # The published script reads the first answer only, so that later ones would be lost without a word.
         raise SkipRow("not exactly one answer that starts with '\\n<bot>: '")
     return {"input": turns[0].replace("<human>: ", ""), "output": turns[1]}
 

@@ -49,7 +49,7 @@ def task_rows(record: Mapping) -> list[dict | SkipRow]:
     Raises:
         SkipRow: its definition, its examples or its list of instances cannot be read.
     """
-    definition = texts(record, "Definition")[0]  # a text in the files of 2021, a list of one since
+    definition = texts(record, "Definition")[0]  # it is a text in the files of 2021, and a list of one text since
     examples = record.get("Positive Examples") or []
     if examples:
         items(record, "Positive Examples")

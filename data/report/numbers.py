@@ -18,7 +18,7 @@ from data.report.advice import advise
 from data.tokens.encoder import TEXT_COUNTS
 from data.tokens.store import column
 
-WHOLE_EPOCH = ("group_by_length", "batch_rebalance")  # orders of the library that sort more than the rows of a step
+WHOLE_EPOCH = ("group_by_length", "batch_rebalance")  # with these the library sorts more than the rows of a step
 PERCENTS = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
 COLUMNS = ("length", *TEXT_COUNTS, "supervised")
 # What is counted in conversations, and what it means.
@@ -67,7 +67,7 @@ def describe(dataset: Any) -> dict[str, Any]:
 def quantiles(values: numpy.ndarray) -> dict[str, int]:
     """Return p50, p90, p99 and max of an integer array (rows,); 0 where there is no row."""
     ordered = numpy.sort(values)
-    # In whole numbers, as 0.99 * rows would round up past the row that is meant.
+    # Places are counted in whole numbers, as 0.99 * rows would round up past the row that is meant.
     return {
         name: int(ordered[-(-percent * len(ordered) // 100) - 1]) if len(ordered) else 0
         for name, percent in PERCENTS.items()
@@ -164,7 +164,7 @@ def count_batches(train: Any, step: StepCollator | None, training: TrainingArgum
         "rows_per_step": size * accumulation * int(os.environ.get("WORLD_SIZE", "1")),
     }
     if train is None or batching["train_sampling_strategy"] in WHOLE_EPOCH:
-        return batching  # what the library groups it groups in its own way
+        return batching  # nothing is counted, as the library groups rows in its own way
     return batching | padding_share(column(train, "length").tolist(), size, accumulation, step)
 
 

@@ -18,7 +18,7 @@ from common.labels import IGNORE_INDEX
 
 OPEN, CLOSE = "⟦", "⟧"
 SUPERVISED, SPECIAL, RESET = "1;32", "4", "\x1b[0m"  # bold green; underlined
-LONGEST_RUN = 3000  # characters; what is longer is shown by its start and its end
+LONGEST_RUN = 3000  # characters; of a longer run the start and the end are shown
 NAMES = ("bos", "eos", "pad", "unk")
 # Joiners hold an emoji or a letter together; other format characters are invisible, or turn the text around.
 JOINERS = "\u200c\u200d"
@@ -92,8 +92,8 @@ def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
 
 def _special_ids(tokenizer: Any) -> set[int]:
     """Return the ids that are no text of a vocabulary: special tokens, and added ones other than white space."""
-    added = {token: str(text) for token, text in tokenizer.added_tokens_decoder.items()}
-    return set(tokenizer.all_special_ids) | {token for token, text in added.items() if text.strip()}
+    added = {token for token, text in tokenizer.added_tokens_decoder.items() if str(text).strip()}
+    return added | set(tokenizer.all_special_ids)
 
 
 def _escape(run: Run, colour: bool) -> str:
@@ -120,7 +120,7 @@ def _visible(text: str, colour: bool) -> str:
 
 def _paint(run: Run, text: str) -> str:
     codes = ";".join([SUPERVISED] * run.supervised + [SPECIAL] * (run.special is not None))
-    # Line by line, as pagers forget the colour at the end of a line.
+    # Each line is painted by itself, as pagers forget the colour at the end of a line.
     return "\n".join(f"\x1b[{codes}m{line}{RESET}" if codes and line else line for line in text.split("\n"))
 
 

@@ -28,8 +28,8 @@ def format_report(report: Mapping) -> str:
     lines += _block("duplicates", _duplicates(report["duplicates"]))
     lines += _table(splits)
     lines += _block("supervised", [f"{name}: {_supervised(split['supervised'])}" for name, split in splits.items()])
-    template = [line for name, split in splits.items() for line in _conversations(name, split["conversations"])]
-    lines += _block("template", template)
+    counts = [(name, split["conversations"][kind], kind) for name, split in splits.items() for kind in CONVERSATIONS]
+    lines += _block("template", [f"{name}: {count:,} {CONVERSATIONS[kind]}" for name, count, kind in counts if count])
     lines += _block("batching", [_batching(report["batching"])] if report["train"] else [])
     return "\n".join(lines + _block("advice", report["advice"]))
 
@@ -86,10 +86,6 @@ def _table(splits: Mapping[str, Mapping]) -> list[str]:
 def _supervised(counts: Mapping) -> str:
     without = f"; {counted(counts['rows_without'], 'row')} without any" if counts["rows_without"] else ""
     return f"{counts['tokens']:,} tokens, {counts['per_row']:,.1f} per row, {percent(counts['share'])} of all{without}"
-
-
-def _conversations(split: str, counts: Mapping) -> list[str]:
-    return [f"{split}: {counts[name]:,} {what}" for name, what in CONVERSATIONS.items() if counts[name]]
 
 
 def _batching(batching: Mapping) -> str:

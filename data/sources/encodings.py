@@ -16,7 +16,7 @@ from typing import BinaryIO
 from common.errors import DataError
 
 WEB_PAGE = "a web page; download the data itself"
-# How files start that are not the text that their name says: what they are, and what to do.
+# The first bytes of files that are not the text that their name promises, what they are, and what to do.
 SIGNATURES = {
     b"\xff\xfe": "UTF-16 text, and UTF-8 is needed",
     b"\xfe\xff": "UTF-16 text, and UTF-8 is needed",
@@ -58,7 +58,7 @@ def check_start(path: str, file: Path, may_be_web_page: bool) -> None:
         start = content.read(64).removeprefix(codecs.BOM_UTF8).lstrip().lower()
     description = next((text for mark, text in SIGNATURES.items() if start.startswith(mark.lower())), None)
     if description == WEB_PAGE and may_be_web_page:
-        return  # which may well be what is to be learned
+        return  # a .txt file may hold a web page that is to be learned
     if description is None and b"\0" in start:
         description = "not text, or UTF-16 without its mark, and UTF-8 is needed"
     if description is not None:

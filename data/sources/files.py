@@ -114,7 +114,7 @@ def _explained(path: str, file: Path):
         yield
     except UnicodeDecodeError:
         refuse_bytes(path, file)
-        raise
+        raise  # the file was changed, so that the byte is not there any more
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         if "Not a gzipped file" in str(error):
             raise DataError(

@@ -12,7 +12,7 @@ from common.errors import DataError
 from data.named import NAMED_DATASETS
 from data.sources.files import Source, open_file
 
-# Splits of a hub data set that serve as its evaluation rows, the first one found.
+# The first of these splits that a hub data set has serves as its evaluation rows.
 EVAL_SPLITS = ("eval", "validation", "test")
 
 
@@ -34,7 +34,7 @@ def open_sources(name: str, flag: str, cache_dir: str | None, token: bool) -> di
     row = NAMED_DATASETS[name]
     try:
         splits = datasets.load_dataset(**row.source, cache_dir=cache_dir, token=True if token else None)
-    except Exception as error:  # whatever it is, it is the network, the hub or the cache
+    except Exception as error:  # the network, the hub and the cache have many, and the advice is one
         raise DataError(_how_to_go_on(name, flag, datasets.config.HF_HUB_OFFLINE, error)) from error
     return {
         split: Source(

@@ -20,7 +20,7 @@ from common.text import shortened
 NEEDED = "a list of objects, or one object on each line, is needed"
 SHOWN = 40  # characters of a value in a message
 SPACE = re.compile(r"[ \t\r\n]*")
-# What the parser says, a line break, and the text it says it of → what to do.
+# A pattern for the message of the parser, a line break and the text that it stopped at → what to do.
 ADVICE = {
     "Unterminated string": "this text has no closing double quote; was the file cut off there?",
     "Invalid control character": r"inside a text, a line break is written \n and a tab \t",
@@ -109,12 +109,13 @@ def _object(pairs: list[tuple[str, Any]]) -> dict:
     return record
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_object)  # which by itself keeps the last of two values of one name
+# By itself the decoder keeps the last of two values of one name, without a word.
+DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _json_lines(path: str, text: io.TextIOBase) -> Values:
     for number, line in enumerate(text, 1):
-        line = line.rstrip(" \t\r\n")  # so that what is missing at its end is missing on this line
+        line = line.rstrip(" \t\r\n")  # so that an error at its end names this line
         if line:
             with _explained(path, number):
                 record = DECODER.decode(line)

@@ -17,7 +17,7 @@ from common.text import counted
 from data.sources.encodings import open_text
 
 Records = Iterator[tuple[int, Any]]
-# What may stand between the names of a header instead, and what to do then.
+# Separators that a header may have in the place of the right one, and what to do then.
 SEPARATORS = {
     ",": "give the file a name that ends in .csv",
     "\t": "give the file a name that ends in .tsv",
@@ -31,7 +31,7 @@ def read_delimited(delimiter: str, path: str, file: Path) -> Records:
     csv.field_size_limit(2**31 - 1)  # the default refuses a field over 128 KiB
     header, line = None, 1
     with open_text(file) as text:
-        # strict: otherwise a quote that is never closed swallows the rest of the file without a word.
+        # Without `strict`, a quote that is never closed swallows the rest of the file without a word.
         reader = csv.reader(text, delimiter=delimiter, strict=True)
         try:
             for fields in reader:
@@ -95,7 +95,7 @@ def read_parquet(path: str, file: Path) -> Records:
                     yield place, _decoded(record, schema) if has_json else record
     except DataError:
         raise
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:  # a map may hold a key twice
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:  # KeyError: a map holds a key twice
         after = f" after row {place:,}" if place else ""
         raise DataError(f"{path}: not a readable Parquet file{after}: {str(error).splitlines()[0]}") from error
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from data.formats.fields import SkipRow
 
-# These stand nowhere else in a conversation.
+# Texts that stand nowhere else in a rendered conversation, so that their places are certain.
 PROBE, QUESTION, NEXT, SYSTEM = "‹answer›", "‹question›", "‹next question›", "‹system turn›"
 MARK = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")  # what looks like a special token: <|im_end|>, </s>, [/INST]
 Apply = Callable[[list[dict], bool], str]
@@ -66,7 +66,7 @@ def find_closing(apply: Apply, bos: str | None, eos: str) -> Closing:
         apply: (turns, whether to end with the generation prompt) → text; may raise SkipRow.
         bos, eos: the tokens' texts.
     """
-    for system in ([], [{"role": "system", "content": SYSTEM}]):  # which some templates want
+    for system in ([], [{"role": "system", "content": SYSTEM}]):  # some templates want a system turn
         try:
             return _find_closing(lambda turns, prompt, before=system: apply([*before, *turns], prompt), bos, eos)
         except SkipRow:
@@ -99,7 +99,7 @@ def _rendered(apply: Apply, turns: list[dict], prompt: bool) -> str:
     try:
         return apply(turns, prompt)
     except SkipRow:
-        return ""  # a template for one question, or that wants a prompt to end with one
+        return ""  # the template takes one question alone, or wants no generation prompt behind an answer
 
 
 def _behind_answer(text: str) -> str:

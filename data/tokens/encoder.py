@@ -81,11 +81,11 @@ class RowEncoder:
         return {name: [row[name] for row in rows] for name in rows[0]}
 
     def _pair(self, source: list[int], target: list[int]) -> dict:
-        is_question = not target  # with nothing but EOS to learn it is there to be answered
+        is_question = not target  # a row without an answer is there to be predicted
         source, target = self.pairs.with_bos(source), self.pairs.with_eos(target)
         lengths = (len(source), len(target))
         cut_source, cut_target = source[: self.pairs.source_max_len], self.pairs.cut_target(target)
-        if len(cut_target) < 2 and not is_question:  # EOS alone teaches to stop at once
+        if len(cut_target) < 2 and not is_question:  # a target of EOS alone teaches to stop at once
             return self._row([], [], (*lengths, *lengths), NO_ANSWER)
         ids, cuts = cut_source + cut_target, (len(source) - len(cut_source), len(target) - len(cut_target))
         return self._row(ids, [(len(cut_source), len(ids))], (*lengths, *cuts))
@@ -128,9 +128,9 @@ class RowEncoder:
         Args:
             turns_follow: whether turns stand behind the last answer, which are counted as cut.
         """
-        # White space and marks after the last answer are nobody's loss; turns are.
+        # Turns behind the last answer are counted as cut; white space and marks are not, as they teach nothing.
         unlearned = len(ids) - spans[-1][1] if turns_follow else 0
-        if unlearned and self.train_on_source and len(ids) <= self.pairs.limit:  # there all turns are learned
+        if unlearned and self.train_on_source and len(ids) <= self.pairs.limit:  # then all turns are learned
             answers = sum(end - start for start, end in spans)
             return self._row(ids, spans, (len(ids) - answers, answers, 0, 0))
         whole, spans = self._ended(ids, spans, len(ids) + 1)
@@ -188,7 +188,7 @@ class RowEncoder:
         skipped = len(self.pairs.ids([anchor])[0])
         offsets, reached = [], 0
         for start, end in encoding["offset_mapping"][skipped:]:
-            # The places of GPT-2's tokens leave out the spaces at their start.
+            # GPT-2's tokenizer leaves the space at the start of a token out of its place.
             offsets.append((min(start - len(anchor), reached), end - len(anchor)))
             reached = max(reached, end - len(anchor))
         return encoding["input_ids"][skipped:], offsets

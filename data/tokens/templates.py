@@ -19,7 +19,7 @@ from data.formats.conversations import REASONING
 from data.formats.fields import SkipRow
 from data.tokens.closing import MARK, PROBE, QUESTION, SYSTEM, Closing, find_closing, spaces
 
-# For tokenizers that have none: the turns of Guanaco's training text, each answer closed by the EOS token.
+# Tokenizers that have no template get this one: the turns of Guanaco's training text, each answer closed by EOS.
 DEFAULT_CHAT_TEMPLATE = (
     "{{- bos_token if bos_token else '' -}}"
     "{%- if tools %}{{ '### Tools: ' + (tools | tojson) + '\n' }}{% endif -%}"
@@ -35,8 +35,9 @@ DEFAULT_CHAT_TEMPLATE = (
 )
 PROBE_THOUGHT = "‹thought›"
 START_OF_THOUGHT, END_OF_THOUGHT = "<think>", "</think>"  # around a thought in the text of an answer itself
-REFUSALS = (TypeError, KeyError, IndexError, AttributeError, ValueError)  # of a template, beside Jinja's own
-SUCH_AS = " (such as "  # what stands behind it in a reason is of the first row alone
+# Errors that a template may raise, beside Jinja's own.
+REFUSALS = (TypeError, KeyError, IndexError, AttributeError, ValueError)
+SUCH_AS = " (such as "  # what stands behind it in a reason is an example, that of the first row
 SHOWN = 40  # characters of a text in a message
 
 
@@ -72,7 +73,7 @@ def _read(path: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"--chat_template {path}: cannot be read ({error}); give a Jinja file, or default") from error
     except (jinja2.TemplateError, *REFUSALS):
-        return template  # it refuses a conversation without turns
+        return template  # the syntax is right: the template refuses the empty conversation that it was tried on
     return template
 
 
@@ -168,7 +169,7 @@ class ChatRenderer:
         fits = bool(probed) and text.endswith(after)
         if start is None:
             own = before.partition(PROBE_THOUGHT)[0]
-            if thought or inline:  # which may be shown in another way than the probe
+            if thought or inline:  # the template may show a thought in another way than the probe
                 own = own[: _mark_start(text, len(os.path.commonprefix([text, own])))]
             fits = fits and text.startswith(own)
             start = self._start_without_prompt(text, len(own), turns[:number], tools, prompt) if prompt else len(own)
