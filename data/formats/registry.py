@@ -138,6 +138,11 @@ class Format:
         return columns + (unused_fields(record, self.columns) if is_conversation else [])
 
 
+def _instruction(name: str, context: str, target: str, columns: tuple[str, ...] = (), **options: Any) -> Format:
+    columns = ("instruction", *columns, target)
+    return Format(name, columns, instruction(context, target), uses=(context, "history"), **options)
+
+
 def _exchange(name: str, source: str, target: str, chat: bool = False, **options: Any) -> Format:
     return Format(name, (source, target), partial(as_exchange, source=source, target=target, chat=chat), **options)
 
@@ -201,21 +206,8 @@ FORMATS = {
             consumed=("messages", "tools"),
             chat=True,
         ),
-        Format(
-            "alpaca",
-            ("instruction", "output"),
-            instruction("input", "output"),
-            answer="output",
-            uses=("input", "history"),
-        ),
-        Format(
-            "dolly",
-            ("instruction", "context", "response"),
-            instruction("context", "response"),
-            answer="response",
-            uses=("history",),
-            nullable=("context",),
-        ),
+        _instruction("alpaca", "input", "output", answer="output"),
+        _instruction("dolly", "context", "response", ("context",), answer="response", nullable=("context",)),
         Format("input-output", ("input", "output"), _columns("input", "output"), answer="output"),
         _exchange("self-instruct", "prompt", "completion", aliases=("prompt-completion",), answer="completion"),
         Format("prompt-target", ("prompt", "target"), _columns("prompt", "target"), answer="target"),
@@ -228,12 +220,7 @@ FORMATS = {
             aliases=("gsm8k",),
             answer="answer",
         ),
-        Format(
-            "alpaca-preference",
-            ("instruction", "chosen"),
-            instruction("input", "chosen"),
-            uses=("input", "history"),
-        ),
+        _instruction("alpaca-preference", "input", "chosen"),
         _exchange("preference", "prompt", "chosen"),
         # Intel/orca_dpo_pairs and the data sets made after it, which axolotl reads as turns of a chat.
         _exchange("question-preference", "question", "chosen", chat=True),

@@ -82,14 +82,8 @@ def describe_cut(cut: numpy.ndarray, tokens: numpy.ndarray) -> dict[str, Any]:
         tokens: integer array (rows,), tokens before that.
     """
     rows, lost, largest = int((cut > 0).sum()), int(cut.sum()), quantiles(cut)
-    return {
-        "rows": rows,
-        "rows_share": share(rows, len(cut)),
-        "tokens": lost,
-        "tokens_share": share(lost, int(tokens.sum())),
-        "p99": largest["p99"],
-        "max": largest["max"],
-    }
+    shares = {"rows_share": share(rows, len(cut)), "tokens_share": share(lost, int(tokens.sum()))}
+    return {"rows": rows, "tokens": lost, **shares, "p99": largest["p99"], "max": largest["max"]}
 
 
 def share(part: int, whole: int) -> float:
@@ -118,13 +112,7 @@ def build_report(
         `data.report.advice`.
     """
     numbers = {name: None if splits[name] is None else describe(splits[name]) for name in ("train", "eval")}
-    report = {
-        "sources": [dict(source) for source in sources],
-        **numbers,
-        "duplicates": dict(duplicates),
-        "limits": dict(limits),
-        "batching": dict(batching),
-    }
+    report = {"sources": list(sources), **numbers, "duplicates": duplicates, "limits": limits, "batching": batching}
     return report | {"advice": advise(report)}
 
 

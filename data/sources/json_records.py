@@ -72,11 +72,15 @@ def _is_line_record(first: str, by_line: bool) -> bool:
 
 
 def _is_json(text: str) -> bool:
+    return _value_at(text, 0)[1] == len(text)
+
+
+def _value_at(text: str, at: int) -> tuple[Any, int]:
+    """Return the value that starts at a place, and where it ends; (None, at) where there is none."""
     try:
-        DECODER.decode(text)
+        return DECODER.raw_decode(text, at)
     except (ValueError, RecursionError):
-        return False
-    return True
+        return None, at
 
 
 def _is_conversation(value: Any) -> bool:
@@ -91,10 +95,7 @@ def _is_message(value: Any) -> bool:
 
 def _starts_with_message(text: str) -> bool:
     """Return whether the first item of a list is a chat message."""
-    try:
-        return _is_message(DECODER.raw_decode(text, SPACE.match(text, text.index("[") + 1).end())[0])
-    except (ValueError, RecursionError):
-        return False
+    return _is_message(_value_at(text, SPACE.match(text, text.index("[") + 1).end())[0])
 
 
 # ---- Parsing -------------------------------------------------------------------------------------------------------

@@ -37,8 +37,6 @@ def tokenize(rows: Any, encoder: RowEncoder, cache: Path) -> tuple[Any, Any]:
         if quiet:
             datasets.enable_progress_bars()
     usable = column(rows, "length") > 0
-    if usable.all():
-        return rows, rows.select(range(0))
     return rows.select(numpy.flatnonzero(usable)), rows.select(numpy.flatnonzero(~usable))
 
 

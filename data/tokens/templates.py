@@ -177,10 +177,8 @@ class ChatRenderer:
         shown = _squeeze(text[start:end]) if fits else ""
         # Reasoning templates put an empty thought before an answer, or leave out the one it has.
         if not (shown and shown.endswith(_squeeze(spoken))):
-            raise SkipRow(
-                "the chat template does not show an answer as it is"
-                f"{SUCH_AS}{_short(answer)}, shown as {_short(text[start:end].strip() if fits else '')})"
-            )
+            example = f"{_short(answer)}, shown as {_short(text[start:end].strip() if fits else '')}"
+            raise SkipRow(f"the chat template does not show an answer as it is{SUCH_AS}{example})")
         thoughts = (thought, inline.rpartition(START_OF_THOUGHT)[2])
         hidden = any(_squeeze(part) not in shown for part in thoughts)
         closed = self.closing(tools).end(text, end, final=number + 1 == len(turns))
