@@ -148,9 +148,8 @@ def _write(source: Source, row: Format | None, place: Path, questions: bool, pro
     import pyarrow
     from datasets.utils import tqdm
 
-    text = {name: pyarrow.large_string() for name in COLUMNS[:5]}
-    numbers = {"place": pyarrow.int64(), "splits": pyarrow.bool_(), "key": pyarrow.int64()}
-    schema = pyarrow.schema({**text, "file": pyarrow.string(), "unit": pyarrow.string(), **numbers})
+    types = dict.fromkeys(COLUMNS, pyarrow.large_string())
+    schema = pyarrow.schema(types | {"place": pyarrow.int64(), "splits": pyarrow.bool_(), "key": pyarrow.int64()})
     account = Account(source.name, source.unit)
     with tempfile.TemporaryDirectory(dir=place.parent) as partial:
         with pyarrow.OSFile(f"{partial}/rows.arrow", "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from common.labels import IGNORE_INDEX
 from data.tokens.pairs import PairEncoder
@@ -67,8 +68,8 @@ class DataCollatorForCausalLM:
     def encode(self, instances: Sequence[Mapping]) -> list[tuple[list[int], list[int]]]:
         """Return the (source ids, target ids) of each instance, cut to the limits and with BOS and EOS."""
         if instances and "input_ids" in instances[0]:
-            cuts = [(row["input_ids"], row["prompt_length"]) for row in instances]
-            return [(list(ids[:cut]), list(ids[cut:])) for ids, cut in cuts]
+            cuts = [(list(row["input_ids"]), row["prompt_length"]) for row in instances]
+            return [(ids[:cut], ids[cut:]) for ids, cut in cuts]
         return self.pairs.encode(*([instance[name] for instance in instances] for name in ("input", "output")))
 
     def prompt(self, instance: Mapping, source: Sequence[int]) -> list[int]:
@@ -92,8 +93,8 @@ class DataCollatorForCausalLM:
         }
         if self.predict_with_generate:
             prompts = [self.prompt(instance, source) for instance, (source, _) in zip(instances, pairs, strict=True)]
-            batch["prompt_input_ids"] = _pad(prompts, pad, left=True)
-            batch["prompt_attention_mask"] = _pad([[1] * len(prompt) for prompt in prompts], 0, left=True)
+            batch["prompt_input_ids"] = _pad(prompts, pad, side="left")
+            batch["prompt_attention_mask"] = _pad([[1] * len(prompt) for prompt in prompts], 0, side="left")
         return batch
 
     def _labels(self, instance: Mapping, pair: tuple[list[int], list[int]]) -> list[int]:
@@ -103,8 +104,7 @@ class DataCollatorForCausalLM:
         return [*(source if self.train_on_source else [IGNORE_INDEX] * len(source)), *target]
 
 
-def _pad(rows: Sequence[list[int]], value: int, left: bool = False) -> torch.Tensor:
-    """Return `rows` as one int64 tensor (rows, longest row), filled with `value` on the right or the left."""
-    width = max(map(len, rows))
-    padded = [[value] * (width - len(row)) + row if left else row + [value] * (width - len(row)) for row in rows]
-    return torch.tensor(padded, dtype=torch.long)
+def _pad(rows: Sequence[list[int]], value: int, side: str = "right") -> torch.Tensor:
+    """Return `rows` as one int64 tensor (rows, longest row), filled with `value` on a side."""
+    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=side)

@@ -88,9 +88,8 @@ def as_message(raw: Any) -> dict:
     message = {"role": ROLES[name], "content": _content(raw), "supervised": _is_learned(raw)}
     if message["role"] != "assistant":
         return message | {"supervised": False}
-    for name in LEARNED_IN_PART:
-        if not is_empty(raw.get(name)):
-            raise SkipRow(f"{name!r} of {MESSAGE} learns parts of a turn, which cannot be done: split the turn")
+    if part := next((name for name in LEARNED_IN_PART if not is_empty(raw.get(name))), None):
+        raise SkipRow(f"{part!r} of {MESSAGE} learns parts of a turn, which cannot be done: split the turn")
     reasoning = _reasoning(raw)
     return message | {"reasoning": reasoning} if reasoning else message
 

@@ -66,12 +66,10 @@ def describe(dataset: Any) -> dict[str, Any]:
 
 def quantiles(values: numpy.ndarray) -> dict[str, int]:
     """Return p50, p90, p99 and max of an integer array (rows,); 0 where there is no row."""
-    ordered = numpy.sort(values)
-    # Places are counted in whole numbers, as 0.99 * rows would round up past the row that is meant.
-    return {
-        name: int(ordered[-(-percent * len(ordered) // 100) - 1]) if len(ordered) else 0
-        for name, percent in PERCENTS.items()
-    }
+    if not len(values):
+        return dict.fromkeys(PERCENTS, 0)
+    lengths = numpy.percentile(values, list(PERCENTS.values()), method="inverted_cdf")
+    return dict(zip(PERCENTS, map(int, lengths), strict=True))
 
 
 def describe_cut(cut: numpy.ndarray, tokens: numpy.ndarray) -> dict[str, Any]:

@@ -116,11 +116,10 @@ def _explained(path: str, file: Path):
         refuse_bytes(path, file)
         raise  # the file was changed, so that the byte is not there any more
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        problem = f": not a whole gzip file ({error}); copy or download it again"
         if "Not a gzipped file" in str(error):
-            raise DataError(
-                f"{path} is not a gzip file, though its name ends in .gz; rename it, or download it again"
-            ) from error
-        raise DataError(f"{path}: not a whole gzip file ({error}); copy or download it again") from error
+            problem = " is not a gzip file, though its name ends in .gz; rename it, or download it again"
+        raise DataError(f"{path}{problem}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
