@@ -96,7 +96,7 @@ def as_message(raw: Any) -> dict:
 
 def _which(raw: Mapping, *names: str) -> str:
     """Return the one of `names` that the message uses, the first where it uses none."""
-    return next((name for name in names if raw.get(name) is not None), next((n for n in names if n in raw), names[0]))
+    return next((name for name in names if raw.get(name) is not None), names[0])
 
 
 def _which_content(raw: Mapping) -> str:
