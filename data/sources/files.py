@@ -14,21 +14,19 @@ import itertools
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from common.errors import DataError
 from data.sources.encodings import check_start, is_packed, open_text, refuse_bytes
 from data.sources.json_records import read_json
-from data.sources.tables import read_delimited, read_parquet
+from data.sources.tables import Records, read_delimited, read_parquet
 
 FILE_TYPES = ".json, .jsonl, .csv, .tsv, .txt (each also with .gz), .parquet"
 UNITS = {".parquet": "row"}
-Records = Iterator[tuple[int, Any]]
 # What to do with files of other types.
 OTHER_TYPES = {
     ".xlsx": "save the sheet as CSV UTF-8",
