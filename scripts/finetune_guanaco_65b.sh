@@ -1,54 +1,20 @@
 #!/usr/bin/env bash
 # Guanaco 65B: huggyllama/llama-65b tuned on OpenAssistant conversations.
-# The published settings (https://arxiv.org/abs/2305.14314). More flags may follow: the last one given counts.
+# The published settings (https://arxiv.org/abs/2305.14314).
 # --do_mmlu_eval reads the MMLU prompt files in data/mmlu/; where they are not, add --do_mmlu_eval False.
+#   bash scripts/finetune_guanaco_65b.sh   # flags behind it win
 # GPU memory: 46.3 GiB for micro-batches of 1 x (16 + 512) tokens; one GPU of 80 GB (48 GB paged).
 #   = quantized weights 31.1 + other weights 1.0 + LoRA 11.9 + activations 1.3 + CUDA 1.0
 #   Computed, not measured: the top of scripts/memory_table.py says how.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/recipe_defaults.sh
 
-python qlora.py \
+exec python qlora.py "${guanaco[@]}" \
     --model_name_or_path huggyllama/llama-65b \
     --output_dir ./output/guanaco-65b \
-    --logging_steps 10 \
-    --save_strategy steps \
-    --data_seed 42 \
     --save_steps 200 \
-    --save_total_limit 40 \
-    --evaluation_strategy steps \
-    --eval_dataset_size 1024 \
-    --max_eval_samples 1000 \
-    --per_device_eval_batch_size 1 \
-    --max_new_tokens 32 \
     --dataloader_num_workers 3 \
-    --group_by_length \
-    --logging_strategy steps \
-    --remove_unused_columns False \
-    --do_train \
-    --do_eval \
-    --do_mmlu_eval \
-    --lora_r 64 \
-    --lora_alpha 16 \
-    --lora_modules all \
-    --double_quant \
-    --quant_type nf4 \
-    --bf16 \
-    --bits 4 \
-    --warmup_ratio 0.03 \
-    --lr_scheduler_type constant \
-    --gradient_checkpointing \
-    --dataset oasst1 \
-    --source_max_len 16 \
-    --target_max_len 512 \
-    --per_device_train_batch_size 1 \
-    --gradient_accumulation_steps 16 \
-    --max_steps 1875 \
-    --eval_steps 187 \
     --learning_rate 0.0001 \
-    --adam_beta2 0.999 \
-    --max_grad_norm 0.3 \
     --lora_dropout 0.05 \
-    --weight_decay 0.0 \
-    --seed 0 \
     "$@"

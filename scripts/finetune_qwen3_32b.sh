@@ -1,43 +1,15 @@
 #!/usr/bin/env bash
 # Qwen3 32B tuned on the cleaned Alpaca data, one pass. It was published in its chat form only.
-# Your own data: add --dataset my.jsonl (formats: data/README.md). More flags may follow: the last one given counts.
+# Your own data: add --dataset my.jsonl (formats: data/README.md).
+#   bash scripts/finetune_qwen3_32b.sh   # flags behind it win
 # GPU memory: 24.2 GiB for micro-batches of 1 x (1024 + 1024) tokens; one GPU of 32 GB.
 #   = quantized weights 15.0 + other weights 2.9 + LoRA 2.0 + activations 3.3 + CUDA 1.0
 #   Computed, not measured: the top of scripts/memory_table.py says how.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/recipe_defaults.sh
 
-python qlora.py \
+exec python qlora.py "${large[@]}" \
     --model_name_or_path Qwen/Qwen3-32B \
-    --dataset alpaca-clean \
     --output_dir ./output/qwen3-32b \
-    --bits 4 \
-    --quant_type nf4 \
-    --double_quant \
-    --bf16 \
-    --lora_modules all \
-    --lora_r 16 \
-    --lora_alpha 32 \
-    --lora_dropout 0.0 \
-    --source_max_len 1024 \
-    --target_max_len 1024 \
-    --per_device_train_batch_size 1 \
-    --per_device_eval_batch_size 1 \
-    --gradient_accumulation_steps 16 \
-    --gradient_checkpointing \
-    --group_by_length \
-    --learning_rate 1e-4 \
-    --lr_scheduler_type cosine \
-    --warmup_ratio 0.03 \
-    --max_grad_norm 1.0 \
-    --num_train_epochs 1 \
-    --max_steps -1 \
-    --do_eval \
-    --eval_strategy steps \
-    --eval_steps 500 \
-    --eval_dataset_size 512 \
-    --save_steps 500 \
-    --save_total_limit 3 \
-    --dataloader_num_workers 2 \
-    --seed 42 \
     "$@"

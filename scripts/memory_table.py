@@ -1,6 +1,6 @@
 """GPU memory that each scripts/finetune_*.sh needs: computed from the model's shape and the script's flags.
 
-    python scripts/memory_table.py        # the table, in Markdown
+    python -m scripts.memory_table        # the table, in Markdown
 
 Nothing here is measured. In bytes, with s = 2 for bf16 and 4 for fp32:
 
@@ -19,14 +19,14 @@ Every row is taken to be source_max_len + target_max_len long. AdamW's moments (
 main memory when the GPU is full, and steps take longer.
 """
 
-import re
-import shlex
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from arguments.parser import parse
+
 GIB = 2**30
 CARDS = (8, 12, 16, 24, 32, 40, 48, 80, 96, 141)  # GiB of one GPU
-MICRO_BATCH = ("per_device_train_batch_size", "source_max_len", "target_max_len")
 SPARE = 1.1  # what the driver keeps and the allocator cannot use
 
 
@@ -87,16 +87,15 @@ class Need:
     """
 
     def __init__(self, script: Path):
-        flags = read_flags(script)
-        self.model = flags["--model_name_or_path"]
-        self.r = int(flags.get("--lora_r", 64))
-        rows, source, target = (int(flags[f"--{name}"]) for name in MICRO_BATCH)
+        model, data, training, _ = parse(recipe_argv(script))
+        self.model, self.r = model.model_name_or_path, training.lora_r
+        rows, source, target = training.per_device_train_batch_size, data.source_max_len, data.target_max_len
         self.batch = f"{rows} x ({source} + {target})"
-        shape, s, dropout = SHAPES[self.model], 2 if "--bf16" in flags else 4, float(flags.get("--lora_dropout", 0))
+        shape, s = SHAPES[self.model], 2 if training.bf16 else 4
         layers, tokens, adapter = shape.linear_layers(), rows * (source + target), shape.lora(self.r)
         one_token = (8 + 2 * s) * shape.hidden + 6 * s * shape.heads * shape.head_dim
         one_token += (4 if shape.neox else 7) * s * shape.intermediate
-        one_token += (s + 1) * sum(n for n, _ in layers) if dropout else 0
+        one_token += (s + 1) * sum(n for n, _ in layers) if training.lora_dropout else 0
         one_layer = s * max(n * m for n, m in layers) + one_token * tokens
         kept = s * shape.hidden * shape.layers * tokens
         self.parts = {
@@ -122,12 +121,11 @@ class Need:
         )
 
 
-def read_flags(script: Path) -> dict[str, str]:
-    """Flag → value ("True" where it stands bare) of the `python qlora.py …` command in a script."""
-    text = script.read_text(encoding="utf-8").replace("\\\n", " ")
-    words = shlex.split(re.search(r"^python qlora\.py (.*)$", text, re.M)[1])
-    pairs = zip(words, [*words[1:], "--"], strict=True)
-    return {flag: "True" if value.startswith("--") else value for flag, value in pairs if flag.startswith("--")}
+def recipe_argv(script: Path) -> list[str]:
+    """Return the flags that a recipe gives to qlora.py: it runs with an `exec` that shows its arguments instead."""
+    show = 'exec() { printf "%s\\n" "${@:3}"; }; source "$0"'
+    run = subprocess.run(["bash", "-c", show, str(script)], capture_output=True, text=True, check=True)
+    return run.stdout.splitlines()
 
 
 def table(scripts: list[Path]) -> str:

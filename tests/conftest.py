@@ -69,6 +69,13 @@ def shared_data() -> Path:
     return path
 
 
+def pytest_collection_modifyitems(items: list) -> None:
+    """Mark what reads the real data, so that `-m real_data` runs it alone."""
+    for item in items:
+        if "shared_data" in item.fixturenames:
+            item.add_marker("real_data")
+
+
 def pytest_collection_finish() -> None:
     """Leave what the tests import out of garbage collection, which would walk a million objects again and again."""
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Every script parses as bash; every `python qlora.py …` command, in scripts and in the README, as this tool's own."""
+"""Every script is bash; what each recipe runs, and each command of the pages, is a command line of this tool."""
 
 import importlib
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.memory_table import SHAPES, Need, table
+from scripts.memory_table import SHAPES, Need, recipe_argv, table
 from tests.paths import REPOSITORY
 
 SCRIPTS = sorted((REPOSITORY / "scripts").glob("finetune_*.sh"))
@@ -78,7 +78,7 @@ def commands(text: str, program: str = "qlora.py") -> list[list[str]]:
         lexer.whitespace_split = True  # so that "q_proj,v_proj" stays one word
         words = list(lexer)
         end = next((i for i, word in enumerate(words) if set(word) <= set("();<>|&")), len(words))
-        found.append([word for word in words[:end] if word != "$@"])
+        found.append(words[:end])
     return found
 
 
@@ -92,10 +92,10 @@ def indented_lines(page: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def parsed() -> dict[str, list]:
-    """Script or page name → for each of its commands the parsed values (a dict), or the refusal (a string)."""
-    texts = {script.stem: script.read_text(encoding="utf-8") for script in SCRIPTS}
-    texts |= {str(page.relative_to(REPOSITORY)): fenced_blocks(page) for page in PAGES}
-    argvs = [(name, argv) for name, text in texts.items() for argv in commands(text) if "--help" not in argv]
+    """Recipe or page name → for each of its commands the parsed values (a dict), or the refusal (a string)."""
+    runs = {script.stem: [recipe_argv(script)] for script in SCRIPTS}
+    runs |= {str(page.relative_to(REPOSITORY)): commands(fenced_blocks(page)) for page in PAGES}
+    argvs = [(name, argv) for name, its_runs in runs.items() for argv in its_runs if "--help" not in argv]
     run = subprocess.run(
         [sys.executable, "-c", PARSE_ALL],
         input=json.dumps([argv for _, argv in argvs]),
@@ -104,7 +104,7 @@ def parsed() -> dict[str, list]:
         cwd=REPOSITORY,
     )
     assert run.returncode == 0, run.stderr
-    results: dict[str, list] = {name: [] for name in texts}
+    results: dict[str, list] = {name: [] for name in runs}
     for (name, _), result in zip(argvs, json.loads(run.stdout), strict=True):
         results[name].append(result)
     return results
@@ -116,7 +116,7 @@ def test_commands_are_found_in_text():
         "python qlora.py --lora_modules q_proj,v_proj | tee log\n# python qlora.py --no\npython qlora.py … --seed 2\n"
     )
     text += "torchrun --nproc_per_node 2 qlora.py --bf16\n"
-    text += 'CUDA_VISIBLE_DEVICES=0 python qlora.py --adam_beta2 0.999 --use_auth "$@"\n'
+    text += "CUDA_VISIBLE_DEVICES=0 python qlora.py --adam_beta2 0.999 --use_auth\n"
     assert commands(text) == [
         ["--bits", "4", "--dataset", "my data.jsonl"],
         ["--lora_modules", "q_proj,v_proj"],
@@ -131,8 +131,7 @@ def test_every_recipe_is_listed():
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
 def test_recipe_parses(name, parsed):
-    assert len(parsed[name]) == 1, "one `python qlora.py` command"
-    values = parsed[name][0]
+    [values] = parsed[name]
     assert isinstance(values, dict), values
     guanaco, alpaca = "guanaco" in name, name == "finetune_alpaca"
     expected = EVERY | (GUANACO if guanaco else {} if alpaca else PRESENT) | EXPECTED[name]
@@ -140,6 +139,12 @@ def test_recipe_parses(name, parsed):
     assert values["per_device_train_batch_size"] * values["gradient_accumulation_steps"] == 16
     # Evaluation holds logits too: with no more rows than training it never needs more memory.
     assert values["per_device_eval_batch_size"] <= values["per_device_train_batch_size"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_recipe_gives_each_flag_once(script):
+    flags = [word for word in recipe_argv(script) if word.startswith("--")]
+    assert len(flags) == len(set(flags)), "a shared flag is repeated: one of the two is not read"
 
 
 def test_recipes_write_to_directories_of_their_own(parsed):

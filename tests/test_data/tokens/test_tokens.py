@@ -18,6 +18,7 @@ from tests.paths import FIXTURES
 
 TEMPLATES = sorted(path.stem for path in (FIXTURES / "templates").glob("*.jinja"))
 REAL_TOKENIZERS = ["gpt-neox-20b", "gpt2", "llama-2-hf", "mistral-7b-v0.1", "qwen1.5"]
+TOKENIZERS = ["tiny", *(pytest.param(name, marks=pytest.mark.real_data) for name in REAL_TOKENIZERS)]
 MARKS = ["<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<end_of_turn>"]
 MARKS += ["<|end|>", "<|assistant|>"]
 CHAT = [
@@ -109,7 +110,7 @@ def templates_for(tokenizer):
 # Conversations
 
 
-@pytest.mark.parametrize("name", ["tiny", *REAL_TOKENIZERS])
+@pytest.mark.parametrize("name", TOKENIZERS)
 def test_supervised_tokens_are_the_answers_and_their_ends(name, request):
     tokenizer = request.getfixturevalue("tiny_tokenizer" if name == "tiny" else "tokenizers")
     tokenizer = tokenizer if name == "tiny" else tokenizer(name)
@@ -129,7 +130,7 @@ def test_supervised_tokens_are_the_answers_and_their_ends(name, request):
             assert row["input_ids"].count(tokenizer.bos_token_id) == beginnings, template
 
 
-@pytest.mark.parametrize("name", ["tiny", *REAL_TOKENIZERS])
+@pytest.mark.parametrize("name", TOKENIZERS)
 def test_the_prompt_is_encoded_as_generation_encodes_it(name, request):
     tokenizer = request.getfixturevalue("tiny_tokenizer" if name == "tiny" else "tokenizers")
     tokenizer = tokenizer if name == "tiny" else tokenizer(name)
@@ -284,7 +285,7 @@ PAIRS_AT_A_BORDER = [
 ]
 
 
-@pytest.mark.parametrize("name", ["tiny", *REAL_TOKENIZERS])
+@pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_pair_decodes_to_its_source_and_target(name, request):
     """SentencePiece puts a space before every text; one of its own between source and target is nobody's."""
     tokenizer = request.getfixturevalue("tiny_tokenizer" if name == "tiny" else "tokenizers")
@@ -329,7 +330,7 @@ def test_a_pair_with_no_answer_token_left_is_dropped(tiny_tokenizer):
     assert encode(encoder(tiny_tokenizer, 20, 2), ("What?", "It is so."))[0]["supervised"] == 2
 
 
-@pytest.mark.parametrize("name", ["tiny", "gpt2", "llama-2-hf", "qwen1.5"])
+@pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_long_text_is_split_and_nothing_is_lost(name, request):
     tokenizer = request.getfixturevalue("tiny_tokenizer" if name == "tiny" else "tokenizers")
     tokenizer = tokenizer if name == "tiny" else tokenizer(name)

@@ -1,0 +1,31 @@
+"""What the trainer overrides is there in the library under that name, and says why it is overridden."""
+
+import inspect
+
+import pytest
+from transformers import Seq2SeqTrainer
+
+from training.loop.trainer import QLoRATrainer
+
+OWN = {"prepared", "any_process", "generate_from"}
+METHODS = {name for name, value in vars(QLoRATrainer).items() if inspect.isfunction(value)} - {"__init__"}
+OVERRIDES = sorted(METHODS - OWN)
+
+
+def test_our_own_methods_shadow_nothing():
+    assert METHODS >= OWN
+    assert not [name for name in sorted(OWN) if hasattr(Seq2SeqTrainer, name)]
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_override_exists_in_the_library_and_says_why(name):
+    assert hasattr(Seq2SeqTrainer, name), "the library never calls it"
+    assert vars(QLoRATrainer)[name].__doc__
+
+
+@pytest.mark.parametrize("name", OVERRIDES)
+def test_override_takes_what_the_library_gives_it(name):
+    """Whatever it is called with by the library's own signature, all of it or the least."""
+    parameters = list(inspect.signature(getattr(Seq2SeqTrainer, name)).parameters.values())
+    for given in (parameters, [p for p in parameters if p.default is p.empty]):
+        inspect.signature(vars(QLoRATrainer)[name]).bind(*[p.name for p in given])
