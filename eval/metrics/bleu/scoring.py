@@ -1,33 +1,27 @@
-"""BLEU-4 of a corpus or of one row, from 0 to 1.
+"""BLEU-4 of a corpus or of one row, from 0 to 1, as sacreBLEU counts it (BLEU|case:mixed|eff:yes|tok:13a|smooth:exp).
 
     counts = [bleu_counts(*pair) for pair in zip(predictions, references)]  # counts of rows add up to those of a corpus
     bleu_score([sum(column) for column in zip(*counts)])
 
-Numbers are those of sacreBLEU's defaults (BLEU|case:mixed|tok:13a|smooth:exp) divided by 100, wherever an answer has
-four tokens or more. nltk counts and clips the n-grams; its `corpus_bleu` is not used, as it counts an n-gram
-for each answer that is too short to have one, so that right answers of one word score near 0.
+An order that no answer is long enough for is left out (eff:yes), so that right answers of one word score 1, not 0.
 
-Sources: BLEU, https://aclanthology.org/P02-1040; the tokens of mteval-v13a and their use,
-https://aclanthology.org/W18-6319; smoothing of rows, https://aclanthology.org/W14-3346, method 3.
+Sources: BLEU, https://aclanthology.org/P02-1040; sacreBLEU and the tokens of mteval-v13a,
+https://aclanthology.org/W18-6319; smoothing of orders without a match, https://aclanthology.org/W14-3346, method 3.
 """
 
-import math
-import re
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 ORDER = 4
-# ASCII punctuation stands alone, but for an apostrophe, a hyphen that no digit precedes, and a point or comma between
-# two digits.
-TOKEN = re.compile(r"(?:[^\s!-/:-@\[-`{-~]|'|(?<![0-9])-|(?<=[0-9])[.,](?=[0-9]))+|\S")
 
 
-def bleu_tokens(text: str) -> list[str]:
-    """Return the tokens that mteval-v13a makes, but for two marks in a row beside a digit ("a,.1"), and HTML entities.
+@cache
+def metric() -> Any:
+    """Return the library's metric, which is imported where a score is needed."""
+    from sacrebleu.metrics import BLEU
 
-    >>> bleu_tokens("It's well-known: $3.88.")
-    ["It's", 'well-known', ':', '$', '3.88', '.']
-    """
-    return TOKEN.findall(text)
+    return BLEU(effective_order=True)
 
 
 def bleu_counts(prediction: str, reference: str | Sequence[str]) -> list[int]:
@@ -36,33 +30,18 @@ def bleu_counts(prediction: str, reference: str | Sequence[str]) -> list[int]:
     These are 4 + 4 + 1 + 1 numbers. An n-gram matches as often as it stands in the one of several references that has
     it most often.
     """
-    from nltk.translate.bleu_score import closest_ref_length, modified_precision
-
-    references = [bleu_tokens(text) for text in ([reference] if isinstance(reference, str) else reference)]
-    words = bleu_tokens(prediction)
-    matches = [modified_precision(references, words, n).numerator for n in range(1, ORDER + 1)]
-    totals = [max(len(words) - n + 1, 0) for n in range(1, ORDER + 1)]
-    return [*matches, *totals, len(words), closest_ref_length(references, len(words))]
+    row = metric().sentence_score(prediction, ([reference] if isinstance(reference, str) else reference))
+    return [*row.counts, *row.totals, row.sys_len, row.ref_len]
 
 
-def bleu_score(counts: Sequence[int]) -> float:
-    """Return the BLEU, from 0 to 1, of counts as `bleu_counts` gives them, of one row or summed over rows.
-
-    An order without a match counts a half, the next such one a quarter, and so on. An order that nothing predicted is
-    long enough for is left out. No shared token is 0.
-    """
-    from nltk.translate.bleu_score import brevity_penalty
-
-    matches, totals = counts[:ORDER], counts[ORDER : 2 * ORDER]
-    if not any(matches):
+def bleu_score(counts: Sequence[float]) -> float:
+    """Return the BLEU, from 0 to 1, of counts as `bleu_counts` gives them, of one row or summed over rows."""
+    if not any(counts):
         return 0.0
-    logarithms, smoothed = [], 1.0
-    for match, total in zip(matches, totals, strict=True):
-        if total:
-            smoothed = smoothed if match else smoothed / 2
-            logarithms.append(math.log((match or smoothed) / total))
-    length, reference_length = counts[2 * ORDER :]
-    return brevity_penalty(reference_length, length) * math.exp(sum(logarithms) / len(logarithms))
+    counts = [round(count) for count in counts]  # the library prints the lengths as whole numbers
+    matches, totals, lengths = counts[:ORDER], counts[ORDER : 2 * ORDER], counts[2 * ORDER :]
+    score = metric().compute_bleu(matches, totals, *lengths, smooth_method="exp", effective_order=True)
+    return min(score.score / 100, 1.0)  # rounding of logarithms takes a perfect score just above 1
 
 
 def bleu(predictions: Sequence[str], references: Sequence[str | Sequence[str]]) -> float:
