@@ -4,14 +4,15 @@ print(table([["", "base", "tuned"], ["eval loss", "1.73", "0.27"]]))
 percent(0.0004), counted(1, "row"), shortened("a long text", 20)
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
-def table(rows: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
-    """Return rows of cells as a table of aligned columns, the first column to the left and the others to the right.
+def table(rows: Sequence[Sequence[str]], *, left: Collection[int] = (0,), markdown: bool = False) -> str:
+    """Return rows of cells as a table of aligned columns.
 
     Args:
         rows: the first one is the header.
+        left: which columns stand to the left; the others, as numbers do, stand to the right.
         markdown: write the table in Markdown's form.
     """
     from tabulate import tabulate
@@ -21,7 +22,7 @@ def table(rows: Sequence[Sequence[str]], *, markdown: bool = False) -> str:
         others,
         header,
         tablefmt="pipe" if markdown else "plain",
-        colalign=["left", *["right"] * (len(header) - 1)] if others else None,
+        colalign=["left" if column in left else "right" for column in range(len(header))] if others else None,
         disable_numparse=True,
     )
 

@@ -3,11 +3,12 @@
     low, high = mean_interval([1, 0, 1, 1])
     difference, low, high = paired_difference(base_scores, tuned_scores)
 
-Source of the percentile bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; of its
-use on pairs of systems: https://aclanthology.org/W04-3250
+All of them are one bootstrap, `interval`, of a score of the rows' sums: a mean is the sum of the values over that of
+their weights. Sources: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; of its use on pairs of
+systems: https://aclanthology.org/W04-3250
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy
 
@@ -15,43 +16,56 @@ RESAMPLES = 10_000
 CONFIDENCE = 0.95
 BATCH_NUMBERS = 4_000_000  # resampled numbers in memory at a time: 32 MB
 
+Score = Callable[[Sequence[float]], float]
+
 
 def mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
-    """The mean, weighted where there are weights (a loss by its tokens); needs one value or more."""
+    """Return the mean, weighted where there are weights (a loss by its tokens); there must be one value."""
     return float(numpy.average(numpy.asarray(values, dtype=float), weights=weights))
+
+
+def interval(table: Sequence[Sequence[float]], score: Score, seed: int = 42) -> tuple[float, float]:
+    """Return the 95 % interval of a score: the percentile bootstrap with 10,000 seeded resamples of the rows.
+
+    Rows that are all alike, or only one, say nothing about the spread: both ends are their score.
+
+    Args:
+        table: (rows, numbers), the numbers of each row; there must be one row.
+        score: of the sums of these numbers over rows.
+    """
+    from scipy.stats import bootstrap
+
+    numbers = numpy.asarray(table, dtype=float)
+    if (numbers == numbers[0]).all():
+        alike = score(numbers.sum(axis=0).tolist())
+        return alike, alike
+    ends = bootstrap(
+        (numpy.arange(len(numbers)),),
+        lambda drawn, axis: [score(sums) for sums in numbers[drawn].sum(axis=axis - 1).tolist()],  # (resamples, rows)
+        n_resamples=RESAMPLES,
+        batch=max(BATCH_NUMBERS // numbers.size, 1),
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=numpy.random.default_rng(seed),
+    ).confidence_interval
+    return float(ends.low), float(ends.high)
 
 
 def mean_interval(
     values: Sequence[float], weights: Sequence[float] | None = None, seed: int = 42
 ) -> tuple[float, float]:
-    """The 95 % interval of a mean over rows: the percentile bootstrap with 10,000 seeded resamples of the rows.
-
-    Rows that are all alike, or fewer than two, tell nothing about the spread: both ends are the mean.
-    """
-    from scipy.stats import bootstrap
-
-    rows = numpy.asarray(values, dtype=float)  # (rows,)
-    if len(rows) < 2 or (rows == rows[0]).all():
-        return mean(rows, weights), mean(rows, weights)
+    """Return the `interval` of a mean over rows."""
+    rows = numpy.asarray(values, dtype=float)
     weight = numpy.ones_like(rows) if weights is None else numpy.asarray(weights, dtype=float)
-    found = bootstrap(
-        (rows, weight),
-        lambda row, by, axis: (row * by).sum(axis=axis) / by.sum(axis=axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        batch=max(BATCH_NUMBERS // len(rows), 1),
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=numpy.random.default_rng(seed),
-    )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    if (rows == rows[0]).all():  # whatever their weights
+        return mean(rows), mean(rows)
+    return interval(numpy.stack([rows * weight, weight], axis=1), lambda sums: sums[0] / sums[1], seed)
 
 
 def paired_difference(
     before: Sequence[float], after: Sequence[float], weights: Sequence[float] | None = None, seed: int = 42
 ) -> tuple[float, float, float]:
-    """Mean of `after` − mean of `before`, and its 95 % interval where both resample the same rows.
+    """Return the mean of `after` − the mean of `before`, and its interval where both resample the same rows.
 
     Raises:
         ValueError: the two do not hold the same number of rows.
@@ -61,68 +75,37 @@ def paired_difference(
     return mean(differences, weights), *mean_interval(differences, weights, seed)
 
 
-def corpus_interval(
-    counts: Sequence[Sequence[int]], score: Callable[[Sequence[float]], float], seed: int = 42
-) -> tuple[float, float]:
-    """The 95 % interval of a score of sums of counts over rows, such as a corpus BLEU, by the same bootstrap.
-
-    Args:
-        counts: (rows, counts), those of each row; there must be one row.
-        score: of their sums.
-    """
-    if all(row == counts[0] for row in counts):  # which is the same score whatever is drawn
-        only = score([len(counts) * count for count in counts[0]])
-        return only, only
-    return percentile_ends([score(sums) for [sums] in resampled_sums([counts], seed)])
-
-
 def paired_corpus_difference(
-    before: Sequence[Sequence[int]],
-    after: Sequence[Sequence[int]],
-    score: Callable[[Sequence[float]], float],
-    seed: int = 42,
+    before: Sequence[Sequence[int]], after: Sequence[Sequence[int]], score: Score, seed: int = 42
 ) -> tuple[float, float, float, float, float]:
-    """Scores of sums of counts over rows before and after, and their paired difference.
+    """Return the scores of sums of counts over rows, such as a corpus BLEU, before and after, and their difference.
 
     Args:
-        before, after: (rows, counts), as for `corpus_interval`.
+        before, after: (rows, counts), the counts of each row.
         score: of their sums.
 
     Returns:
-        (score before, score after, difference, and the ends of its 95 % interval), as `paired_difference`.
+        (score before, score after, difference, and the ends of its interval), as `paired_difference`.
 
     Raises:
         ValueError: the two do not hold the same number of rows.
     """
     check_paired(before, after)
-    first, second = (score(numpy.asarray(counts, dtype=float).sum(axis=0).tolist()) for counts in (before, after))
-    found = [score(b) - score(a) for a, b in resampled_sums([before, after], seed)]
-    return first, second, second - first, *percentile_ends(found)
-
-
-def resampled_sums(tables: Sequence[Sequence[Sequence[int]]], seed: int) -> Iterator[tuple[list[float], ...]]:
-    """The sums of each table of counts, (rows, counts), over each of 10,000 seeded draws of the same rows."""
-    generator = numpy.random.default_rng(seed)
-    arrays = [numpy.asarray(counts, dtype=float) for counts in tables]
-    rows = len(arrays[0])
-    for start in range(0, RESAMPLES, size := max(BATCH_NUMBERS // rows, 1)):
-        drawn = generator.multinomial(rows, numpy.full(rows, 1 / rows), size=min(size, RESAMPLES - start))
-        yield from zip(*((drawn @ counts).tolist() for counts in arrays), strict=True)
-
-
-def percentile_ends(found: Sequence[float]) -> tuple[float, float]:
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = numpy.percentile(found, [tail, 100 - tail])
-    return float(low), float(high)
+    table = numpy.concatenate([before, after], axis=1)  # (rows, 2 × counts)
+    counts = table.shape[1] // 2
+    first, second = (score(sums.tolist()) for sums in numpy.split(table.sum(axis=0), 2))
+    ends = interval(table, lambda sums: score(sums[counts:]) - score(sums[:counts]), seed)
+    return first, second, second - first, *ends
 
 
 def check_paired(before: Sequence, after: Sequence) -> None:
+    """Refuse rows that are no pairs."""
     if len(before) != len(after):
         raise ValueError(f"{len(before)} rows before, {len(after)} after: a paired comparison needs the same rows")
 
 
 def macro_interval(right: Sequence[Sequence[bool]]) -> tuple[float, float]:
-    """The 95 % interval of the mean of accuracies, each over questions of its own (subjects, say).
+    """Return the 95 % interval of the mean of accuracies, each over questions of its own (subjects, say).
 
     The normal interval of a stratified sample. The variance of an accuracy is that of one success and one failure more
     than were seen, so that three right answers of three do not pass for certainty; it is over the questions that were

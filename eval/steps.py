@@ -17,7 +17,7 @@ from typing import Any
 from common.files import write_json
 from common.outputs import BASE_PREDICTIONS, COMPARISON, PREDICTIONS
 from eval.compare.compare import Measured, compare, format_comparison, stopping, to_json
-from eval.generation.generation import line_metrics, prediction_lines, write_predictions
+from eval.generation.predictions import line_metrics, prediction_lines, write_predictions
 
 PREFIXES = {"base": "base_", "tuned": ""}
 FILES = {"base": BASE_PREDICTIONS, "tuned": PREDICTIONS}

@@ -9,10 +9,12 @@ Intervals are paired bootstraps: both models are resampled on the same rows (htt
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from textwrap import indent
 from typing import Any
 
 import numpy
 
+from common.text import shortened, table
 from eval.metrics.bleu.scoring import bleu_score
 from eval.metrics.chrf.scoring import chrf, chrf_score
 from eval.metrics.text import compare_all
@@ -248,11 +250,7 @@ def format_comparison(comparison: dict[str, Any]) -> str:
         rows.append(
             (row.name, *values, shown(row.difference, row.percent, sign=True), f"{low} to {high}", row.verdict())
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["base against tuned (adapter off and on, the same rows)"]
-    for first, *others in rows:
-        cells = [cell.rjust(width) for cell, width in zip(others[:-1], widths[1:-1], strict=True)]
-        lines.append(f"  {'  '.join([first.ljust(widths[0]), *cells, others[-1]])}".rstrip())
+    lines = ["base against tuned (adapter off and on, the same rows)", indent(table(rows, left=(0, 5)), "  ")]
     if comparison["changed"]:
         lines += ["", "answers that changed most"]
     for row in comparison["changed"]:
@@ -274,10 +272,3 @@ def format_change(row: dict[str, Any]) -> list[str]:
 def shown(value: float, percent: bool, sign: bool = False) -> str:
     plus = "+" if sign else ""
     return f"{100 * value:{plus}.1f}%" if percent else f"{value:{plus}.3f}"
-
-
-def shortened(text: str, width: int = 90) -> str:
-    """One line of at most `width` characters; a long text keeps its beginning and its end."""
-    text = " ".join(text.split())
-    half = (width - 3) // 2
-    return text if len(text) <= width else f"{text[:half]} … {text[-half:]}"

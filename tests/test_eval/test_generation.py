@@ -10,8 +10,9 @@ import pytest
 
 from common.labels import IGNORE_INDEX
 from data.batches.collator import DataCollatorForCausalLM
-from eval.generation import generation
-from eval.generation.generation import main, score_generated, write_predictions
+from eval.generation import generation, predictions
+from eval.generation.generation import main
+from eval.generation.predictions import PREDICTION_FIELDS, line_metrics, prediction_lines, write_predictions
 from eval.metrics.text import text_metrics
 from tests.paths import REPOSITORY
 
@@ -79,7 +80,7 @@ def test_lines_and_metrics(collator, tmp_path, capsys):
         "prediction_tokens": lengths[0] + 1,
         "prediction_stopped": True,
     }
-    assert list(lines[0])[-4:] == list(generation.PREDICTION_FIELDS)
+    assert list(lines[0])[-4:] == list(PREDICTION_FIELDS)
     assert lines[1]["prediction_with_input"] == "And é?yes"
     assert (lines[1]["prediction_tokens"], lines[1]["prediction_stopped"]) == (lengths[1], False)
     # The prompt is cut off by tokens: an answer that repeats the prompt keeps it.
@@ -106,12 +107,12 @@ def test_a_mark_that_is_text_ends_a_prediction_and_is_no_part_of_it(collator, wr
     """To a vocabulary without <|im_end|> it is letters, which decoding does not leave out."""
     collator.text_marks = ["<|end|>", "<|im_end|>"]
     row = {"input": "Is it?", "output": "It is so.", "messages": "[]"}
-    [line], metrics = score_generated([row | {"fields": "{}"}], ids_of(collator.tokenizer, written), collator, [1])
+    [line] = prediction_lines([row | {"fields": "{}"}], ids_of(collator.tokenizer, written), collator, [1])
     assert (line["prediction"], line["prediction_stopped"]) == (prediction, stopped)
     assert line["prediction_with_input"].rstrip() == f"Is it?{prediction}".rstrip()
-    assert metrics["predict_exact_match"] == (prediction == row["output"])
+    assert line_metrics([line])["predict_exact_match"] == (prediction == row["output"])
     # A pair has no mark, whatever stands in its answer.
-    [line], _ = score_generated(
+    [line] = prediction_lines(
         [row | {"messages": None, "fields": "{}"}], ids_of(collator.tokenizer, written), collator, [1]
     )
     assert line["prediction"] == written.rstrip("|")
@@ -122,9 +123,9 @@ def test_metrics_are_the_same_with_and_without_a_file_and_from_the_file(collator
     generated = ids_of(collator.tokenizer, "It is so.|", "it is")
     ends = [collator.tokenizer.eos_token_id]
     written = write_predictions(tmp_path / "p.jsonl", rows, generated, collator, ends, prefix="predict")
-    lines, scored = score_generated(rows, generated, collator, ends, prefix="eval")
+    lines = prediction_lines(rows, generated, collator, ends)
     assert lines == read_lines(tmp_path / "p.jsonl")
-    assert {name.replace("eval_", "predict_"): value for name, value in scored.items()} == written
+    assert line_metrics(lines) == written
     assert written["predict_token_f1"] == pytest.approx((1 + 4 / 5) / 2)
     assert main([str(tmp_path / "p.jsonl"), "--output", str(tmp_path / "m.json")]) == 0
     [found] = json.loads((tmp_path / "m.json").read_text(encoding="utf-8")).values()
@@ -136,7 +137,7 @@ def test_what_was_predicted_before_gives_way_and_is_named(collator, tmp_path, ca
     generated = ids_of(collator.tokenizer, "yes|")
     write_predictions(tmp_path / "p.jsonl", rows, generated, collator, [collator.tokenizer.eos_token_id])
     [line] = read_lines(tmp_path / "p.jsonl")
-    assert list(line) == ["input", "output", *generation.PREDICTION_FIELDS]
+    assert list(line) == ["input", "output", *PREDICTION_FIELDS]
     assert line["prediction"] == "yes" and line["prediction_tokens"] > 1
     assert "note: the rows have prediction, prediction_tokens already" in capsys.readouterr().out
     assert rows[0]["prediction"] == "old"
@@ -152,7 +153,7 @@ def test_answers_are_on_disk_before_they_are_scored(collator, tmp_path, monkeypa
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(generation, "line_metrics", interrupt)
+    monkeypatch.setattr(predictions, "line_metrics", interrupt)
     with pytest.raises(KeyboardInterrupt):
         rows = [{"input": "a", "output": "yes"}]
         write_predictions(tmp_path / "p.jsonl", rows, ids_of(collator.tokenizer, "yes|"), collator, [1])
@@ -377,7 +378,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(ans
     monkeypatch.delattr(generation, "read_answers")
     assert main([answers, "--output", "/proc/scores.json"]) == 2
     captured = capsys.readouterr()
-    assert "--output /proc/scores.json: no file can be made in /proc (" in captured.err and captured.out == ""
+    assert "--output /proc/scores.json: no file can be made in /proc: " in captured.err and captured.out == ""
 
 
 def test_scores_are_on_disk_before_they_are_printed(answers, tmp_path, monkeypatch, capsys):
