@@ -1,7 +1,9 @@
 """Text for people: tables, shares, counted words, and long texts on one line.
 
-print(table([["", "base", "tuned"], ["eval loss", "1.73", "0.27"]]))
-percent(0.0004), counted(1, "row"), shortened("a long text", 20)
+    print(table([["", "base", "tuned"], ["eval loss", "1.73", "0.27"]]))
+    percent(0.0004), counted(1, "row"), shortened("a long text", 20)
+
+Nothing here knows what it is that is printed.
 """
 
 from collections.abc import Collection, Sequence
@@ -17,14 +19,11 @@ def table(rows: Sequence[Sequence[str]], *, left: Collection[int] = (0,), markdo
     """
     from tabulate import tabulate
 
-    header, *others = [[cell.replace("|", "\\|") if markdown else cell for cell in row] for row in rows]
-    return tabulate(
-        others,
-        header,
-        tablefmt="pipe" if markdown else "plain",
-        colalign=["left" if column in left else "right" for column in range(len(header))] if others else None,
-        disable_numparse=True,
-    )
+    align = ["left" if column in left else "right" for column in range(len(rows[0]))]
+    if not markdown:  # The header is a row like the others, as the library pads the columns of one that is not.
+        return tabulate(rows, tablefmt="plain", colalign=align, disable_numparse=True)
+    header, *others = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return tabulate(others, header, tablefmt="pipe", colalign=align if others else None, disable_numparse=True)
 
 
 def percent(share: float) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common.commands import exit_status
-from common.errors import DataError, failing_as
+from common.errors import DataError
 from common.files import check_writable, read_json, write_json
 from eval.generation.answers import Answer, Columns, read_answers, unlike_rows
 from eval.generation.report import print_next, print_report
@@ -107,10 +107,11 @@ def check_output(path: Path) -> None:
         raise DataError(f"--output {path} is a directory; give the name of a file, such as {path}/scores.json")
     if not path.parent.is_dir():
         raise DataError(f"--output {path}: there is no directory {path.parent}; make it first")
-    with failing_as(
-        DataError, f"--output {path}: give another place, as no file can be made in {path.parent}", OSError
-    ):
+    try:
         check_writable(path.parent)
+    except OSError as error:
+        reason = f"no file can be made in {path.parent} ({error.strerror})"
+        raise DataError(f"--output {path}: {reason}; give another place") from error
     if path.exists() and not holds_scores(path):
         raise DataError(f"--output {path} holds something else than scores of this command; give another name")
 

@@ -1,6 +1,8 @@
 """What `eval.generation` prints: a table of all files, one of the groups of each, and what to try next.
 
-print_report({"predictions.jsonl": {"all": {"predict_exact_match": 0.5}}}, by=None)
+    print_report({"predictions.jsonl": {"all": {"predict_exact_match": 0.5}}}, by=None)
+
+Shares are shown in %.
 """
 
 from collections.abc import Iterable

@@ -378,7 +378,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(ans
     monkeypatch.delattr(generation, "read_answers")
     assert main([answers, "--output", "/proc/scores.json"]) == 2
     captured = capsys.readouterr()
-    assert "--output /proc/scores.json: no file can be made in /proc: " in captured.err and captured.out == ""
+    assert "--output /proc/scores.json: no file can be made in /proc (" in captured.err and captured.out == ""
 
 
 def test_scores_are_on_disk_before_they_are_printed(answers, tmp_path, monkeypatch, capsys):
