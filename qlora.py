@@ -15,11 +15,21 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arguments.parser import Arguments, check_installed, parse
 from common.commands import exit_status
 from data.sources.mixes import check_sources, hub_names
+
+if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a refusal waits for.
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainingArguments
+
+    from data.loading import DataModule
+    from eval.mmlu.scoring import MMLUEvalCallback
+    from training.loop.trainer import QLoRATrainer
+    from training.model.build import Base
+    from training.plan import Plan
 
 # The public names, and where each is; `from qlora import X` imports X's module only then.
 PUBLIC_NAMES = {
@@ -123,7 +133,7 @@ def quiet() -> None:
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
-def show_rows(plan: Any) -> int:
+def show_rows(plan: "Plan") -> int:
     """Print the data report and rows as the model will see them."""
     from data.loading import make_data_module
     from data.report.preview import preview
@@ -138,7 +148,7 @@ def show_rows(plan: Any) -> int:
     return 0
 
 
-def say(plan: Any, settings: Any) -> None:
+def say(plan: "Plan", settings: "Seq2SeqTrainingArguments") -> None:
     """Say where the command starts, what this machine does otherwise, and which settings have no effect or differ."""
     from training.checkpoint.same_run import changed_flags, recorded_flags, were_held_out
     from training.model.device import machine_notes, on_cpu
@@ -174,7 +184,7 @@ def say(plan: Any, settings: Any) -> None:
         )
 
 
-def check_push(plan: Any, settings: Any) -> None:
+def check_push(plan: "Plan", settings: "Seq2SeqTrainingArguments") -> None:
     """Ask the hub for the repository that training is to push to."""
     if not plan.pushes:
         return
@@ -185,7 +195,7 @@ def check_push(plan: Any, settings: Any) -> None:
         check_push_access(plan.training)
 
 
-def try_flags(plan: Any, settings: Any, rows: Any = None) -> None:
+def try_flags(plan: "Plan", settings: "Seq2SeqTrainingArguments", rows: "Dataset | None" = None) -> None:
     """Try on a toy what only torch can tell of the flags: the optimizer, and once there are rows the schedule."""
     from training.trial import planned_steps, try_out, try_schedule
 
@@ -198,7 +208,9 @@ def try_flags(plan: Any, settings: Any, rows: Any = None) -> None:
         try_schedule(plan.training, settings, steps)
 
 
-def prepare_data(plan: Any, settings: Any, base: Any) -> tuple[Any, dict[str, Any]]:
+def prepare_data(
+    plan: "Plan", settings: "Seq2SeqTrainingArguments", base: "Base"
+) -> tuple["DataModule", dict[str, Any]]:
     """Load, check and tokenize the data, the first process before the others, which then find it done; report on it.
 
     Returns:
@@ -229,8 +241,14 @@ def prepare_data(plan: Any, settings: Any, base: Any) -> tuple[Any, dict[str, An
 
 
 def make_trainer(
-    plan: Any, settings: Any, model: Any, tokenizer: Any, module: Any, questions: list[dict[str, str]], flags: dict
-) -> tuple[Any, Any]:
+    plan: "Plan",
+    settings: "Seq2SeqTrainingArguments",
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    module: "DataModule",
+    questions: list[dict[str, str]],
+    flags: dict[str, Any],
+) -> tuple["QLoRATrainer", "MMLUEvalCallback | None"]:
     """Build the trainer with its callbacks; gives it and the MMLU callback, or None."""
     from dataclasses import replace
 
@@ -264,7 +282,7 @@ def make_trainer(
     return trainer, mmlu
 
 
-def train_and_save(plan: Any, trainer: Any, flags: dict[str, Any]) -> int | None:
+def train_and_save(plan: "Plan", trainer: "QLoRATrainer", flags: dict[str, Any]) -> int | None:
     """Train; save and mark the run completed, unless a signal (returned) stopped it."""
     from common.outputs import COMPLETED
     from eval.report.metrics import forget_results, save_results
@@ -286,7 +304,7 @@ def train_and_save(plan: Any, trainer: Any, flags: dict[str, Any]) -> int | None
     return None
 
 
-def measure(plan: Any, trainer: Any, mmlu: Any, module: Any) -> None:
+def measure(plan: "Plan", trainer: "QLoRATrainer", mmlu: "MMLUEvalCallback | None", module: "DataModule") -> None:
     """Evaluate, predict and compare, as asked."""
     from eval.report.metrics import forget_comparison, save_results
     from eval.steps import compare_models, evaluate, new_measurements, predict
@@ -316,7 +334,7 @@ def measure(plan: Any, trainer: Any, mmlu: Any, module: Any) -> None:
         forget_comparison(output_dir, training.do_predict)
 
 
-def finish(plan: Any, trainer: Any, argv: list[str], flags: dict[str, Any]) -> None:
+def finish(plan: "Plan", trainer: "QLoRATrainer", argv: list[str], flags: dict[str, Any]) -> None:
     """Write the model card, push it with the rest where asked to, and sum up."""
     from eval.report.card import card_of, refresh_model_card, write_model_card
     from eval.report.summary import print_summary

@@ -8,102 +8,24 @@ The data are five values, each made once of the one before: sources (`data.sourc
 wrong with the data is a `DataError` that says where it is and what to do.
 """
 
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arguments.data import DataArguments
 from arguments.training import TrainingArguments
 from common.errors import DataError
 from common.text import counted
 from data.cache import cache_directory, key_of
-from data.formats.detection import find_format
 from data.formats.layout import LAYOUTS
-from data.named import NAMED_DATASETS
-from data.rows import Account, format_source, sample_tools
-from data.sources.files import Source
-from data.sources.hub import EVAL_SPLITS, open_sources
-from data.sources.mixes import Part, parse_mix
-from data.splits import count_held_out, mix_counts, shuffled, split_indices
+from data.rows import sample_tools
+from data.selection import Request, Rows, Splits, first_rows, load_rows, say
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
-@dataclass(frozen=True)
-class Request:
-    """Which rows a run needs, and how they are read.
-
-    Attributes:
-        token: whether a stored token of the hub is required and sent.
-        prompt_format: how questions and answers are laid out; see `data.formats.layout`.
-    """
-
-    data: DataArguments
-    training: TrainingArguments
-    token: bool
-    prompt_format: str
-
-    @property
-    def wants_eval(self) -> bool:
-        """Whether rows are evaluated or predicted."""
-        return self.training.do_eval or self.training.do_predict
-
-    @property
-    def seed(self) -> int:
-        """The seed of splits and mixes."""
-        return self.training.seed if self.training.data_seed is None else self.training.data_seed
-
-    def open(self, name: str, flag: str) -> dict[str, Source]:
-        """Return the splits of what `flag` names."""
-        return open_sources(name, flag, self.training.cache_dir, self.token)
-
-
-@dataclass(frozen=True)
-class Use:
-    """A source that was formatted, and what its rows are for.
-
-    Attributes:
-        rows: a `datasets.Dataset` with the columns of `data.rows`, as many rows as are used.
-        account: what became of its records.
-        digest: changes with its content.
-        use: "train", "eval" or "both".
-        weight: its share of a mix, or None.
-    """
-
-    rows: Any
-    account: Account
-    digest: str
-    use: str
-    weight: float | None = None
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Rows to train on, and rows to evaluate or predict: `datasets.Dataset`s, or None where they are not asked for."""
-
-    train: Any = None
-    eval: Any = None
-
-    def items(self) -> list[tuple[str, Any]]:
-        """Return the name and the rows of each split that there is."""
-        return [(name, rows) for name, rows in (("train", self.train), ("eval", self.eval)) if rows is not None]
-
-
-@dataclass(frozen=True)
-class Rows(Splits):
-    """Formatted rows before `max_*_samples` and tokenization, and their sources."""
-
-    uses: tuple[Use, ...] = ()
-
-    @property
-    def prompts(self) -> int:
-        """How many rows `--prompt_format` lays out."""
-        return sum(use.account.prompts for use in self.uses)
-
-    @property
-    def digest(self) -> str | None:
-        """A key of the content that is trained on, or None where none was read."""
-        trained = sorted((use.digest, use.account.rows) for use in self.uses if use.use != "eval")
-        return key_of(trained) if trained else None
+    from data.batches.collator import DataCollatorForCausalLM
+    from data.batches.steps import StepCollator
 
 
 @dataclass(frozen=True)
@@ -128,11 +50,11 @@ class DataModule:
         prompt_format: how questions were laid out (None where there were none).
     """
 
-    train: Any
-    eval: Any
-    predict: Any
-    collator: Any
-    step_collator: Any
+    train: "Dataset | None"
+    eval: "Dataset | None"
+    predict: "Dataset | None"
+    collator: "DataCollatorForCausalLM"
+    step_collator: "StepCollator | None"
     report: dict[str, Any]
     digest: str | None
     template_digest: str | None
@@ -140,7 +62,7 @@ class DataModule:
 
 
 def make_data_module(
-    tokenizer: Any,
+    tokenizer: "PreTrainedTokenizerBase",
     data: DataArguments,
     training: TrainingArguments,
     *,
@@ -164,9 +86,9 @@ def make_data_module(
     # Servers ask a model by its chat template, so that is the default where it has one.
     request = Request(data, training, token, data.prompt_format or ("chat" if has_template else "alpaca"))
     rows = load_rows(request)
-    splits = _used(rows, data)
+    splits = first_rows(rows, data)
     tools = [sample for _, split in splits.items() for sample in sample_tools(split)]
-    _say_prompt_format(rows, request, has_template, mixed=bool(tools))
+    say_prompt_format(rows, request, has_template, mixed=bool(tools))
     collator = _collator(tokenizer, data, training, _choose_template(tokenizer, data.chat_template, tools))
     tokens = _tokenize(splits, collator, training)
     step = _step_collator(collator, data, training, tokens.train)
@@ -183,93 +105,10 @@ def make_data_module(
     )
 
 
-# ---- Sources → rows → splits ---------------------------------------------------------------------------------------
-
-
-def load_rows(request: Request) -> Rows:
-    """Read and format what is to be trained and evaluated on.
-
-    Evaluation and prediction take their rows from --eval_dataset, else from a split that the named data set brings,
-    else from a seeded split of --dataset. That split is the same with and without training, so that the rows held out
-    of training are the ones that a later run predicts on.
-    """
-    data, trains = request.data, request.training.do_train
-    parts = parse_mix(data.dataset, "--dataset") if trains or not data.eval_dataset else []
-    evaluated = _load_evaluated(parts, request) if request.wants_eval else ()
-    is_split = request.wants_eval and not evaluated
-    sources = [request.open(part.name, "--dataset")["train"] for part in parts] if trains or is_split else []
-    trained = _load(parts, sources, "both" if is_split else "train", request) if sources else ()
-    train, held_out = _mixed(trained, request.seed), _mixed(evaluated, request.seed)
-    if is_split:
-        count = count_held_out(data.eval_dataset_size, len(train), data.dataset)
-        train, held_out = map(train.select, split_indices(len(train), count, request.seed))
-        _say(f"{len(train) + count:,} kept = {len(train):,} train + {count:,} held out (seed {request.seed})")
-    return Rows(train if trains else None, held_out, (*evaluated, *trained))
-
-
-def _load_evaluated(trained: Sequence[Part], request: Request) -> tuple[Use, ...]:
-    """Return the rows of --eval_dataset, or of the split that a named data set brings; () where there are neither.
-
-    Args:
-        trained: the parts of --dataset.
-    """
-    other = request.data.eval_dataset
-    flag, parts = ("--eval_dataset", parse_mix(other, "--eval_dataset")) if other else ("--dataset", trained)
-    if len(parts) == 1 and parts[0].name in NAMED_DATASETS:
-        splits = request.open(parts[0].name, flag)
-        own = next((splits[name] for name in EVAL_SPLITS if name in splits), None)
-        if own is not None:
-            return _load(parts, [own], "eval", request)
-    return _load(parts, [request.open(part.name, flag)["train"] for part in parts], "eval", request) if other else ()
-
-
-def _load(parts: Sequence[Part], sources: Sequence[Source], use: str, request: Request) -> tuple[Use, ...]:
-    """Return the formatted rows of the sources of all parts, as many of each as its weight gives."""
-    formatted = [_format(source, request) for source in sources]
-    counts = mix_counts([len(rows) for rows, _ in formatted], [part.weight for part in parts])
-    uses = []
-    for part, source, (rows, account), count in zip(parts, sources, formatted, counts, strict=True):
-        if len(parts) > 1:
-            _say(f"{part.name}: {count:,} of {account.rows:,} rows, {count / sum(counts):.1%} of the mix")
-        if count < len(rows):
-            rows = rows.select(split_indices(len(rows), count, request.seed)[1])
-        uses.append(Use(rows, account, source.digest, use, part.weight))
-    return tuple(uses)
-
-
-def _format(source: Source, request: Request) -> tuple[Any, Account]:
-    """Return the formatted rows of a source, by --dataset_format, its own format or its columns; and their account."""
-    name, training = request.data.dataset_format or source.format, request.training
-    # A question without its answer can be predicted; but rows of --dataset are split alike whatever the run is for.
-    questions = bool(request.data.eval_dataset) and not (training.do_train or training.do_eval)
-    cache = cache_directory(training.cache_dir)
-    return format_source(source, find_format(name) if name else None, cache, questions, request.prompt_format)
-
-
-def _mixed(uses: Sequence[Use], seed: int) -> Any:
-    """Return the rows of all sources in one seeded order, so that the first N rows are of all of them too."""
-    import datasets
-
-    if len(uses) < 2:
-        return uses[0].rows if uses else None
-    rows = datasets.concatenate_datasets([use.rows for use in uses])
-    return rows.select(shuffled(len(rows), seed))
-
-
-def _used(rows: Rows, data: DataArguments) -> Splits:
-    """Return the first rows of each split, as many as the flags allow."""
-    limits = {"train": data.max_train_samples, "eval": data.max_eval_samples}
-    used = {name: split.select(range(min(len(split), limits[name] or len(split)))) for name, split in rows.items()}
-    if used:
-        counts = (f"{len(used[name]):,} of {len(split):,} {name}" for name, split in rows.items())
-        _say(f"used: {', '.join(counts)} rows")
-    return Splits(**used)
-
-
 # ---- What is said of them ------------------------------------------------------------------------------------------
 
 
-def _say_prompt_format(rows: Rows, request: Request, has_template: bool, mixed: bool) -> None:
+def say_prompt_format(rows: Rows, request: Request, has_template: bool, mixed: bool) -> None:
     """Say how questions are laid out where there is a choice, and how to get another.
 
     Args:
@@ -279,16 +118,16 @@ def _say_prompt_format(rows: Rows, request: Request, has_template: bool, mixed: 
     questions = f"{counted(count, 'question')} {LAYOUTS[request.prompt_format]}"
     if not count:
         if asked and rows.uses:
-            _say(f"note: --prompt_format {asked} has no effect: no row is a question and its answer")
+            say(f"note: --prompt_format {asked} has no effect: no row is a question and its answer")
     elif request.prompt_format == "chat":
-        _say(f"prompts: {questions}; --prompt_format alpaca: {LAYOUTS['alpaca']}")
+        say(f"prompts: {questions}; --prompt_format alpaca: {LAYOUTS['alpaca']}")
     elif has_template or asked:
-        _say(f"prompts: {questions}; --prompt_format chat: {LAYOUTS['chat']}, as servers ask them")
+        say(f"prompts: {questions}; --prompt_format chat: {LAYOUTS['chat']}, as servers ask them")
     elif mixed:
-        _say(f"note: {questions}, beside conversations; --prompt_format chat: all as turns of one template")
+        say(f"note: {questions}, beside conversations; --prompt_format chat: all as turns of one template")
 
 
-def _choose_template(tokenizer: Any, asked: str | None, samples: list[list | None]) -> list[str]:
+def _choose_template(tokenizer: "PreTrainedTokenizerBase", asked: str | None, samples: list[list | None]) -> list[str]:
     """Give the tokenizer its chat template where there are conversations, and say which and what is unusual about it.
 
     Args:
@@ -299,26 +138,23 @@ def _choose_template(tokenizer: Any, asked: str | None, samples: list[list | Non
     """
     if not samples:
         if asked is not None:
-            _say(f"note: --chat_template {asked} has no effect: no row is a conversation")
+            say(f"note: --chat_template {asked} has no effect: no row is a conversation")
         return []
     from data.tokens.templates import ChatRenderer, choose_template
 
-    _say(f"conversations: chat template is {choose_template(tokenizer, asked)}")
+    say(f"conversations: chat template is {choose_template(tokenizer, asked)}")
     renderer = ChatRenderer(tokenizer)
     for note in dict.fromkeys(note for tools in samples for note in renderer.notes(tools)):
-        _say(f"note: {note}")
+        say(f"note: {note}")
     return list(dict.fromkeys(mark for tools in samples for mark in renderer.text_marks(tools)))
-
-
-def _say(text: str, prefix: str = "data: ") -> None:
-    if int(os.environ.get("RANK", "0")) == 0:  # under a launcher, one process speaks for all
-        print("\n".join(f"{prefix}{line}" for line in text.splitlines()), flush=True)
 
 
 # ---- Tokens, batches, report ---------------------------------------------------------------------------------------
 
 
-def _collator(tokenizer: Any, data: DataArguments, training: TrainingArguments, text_marks: list[str]) -> Any:
+def _collator(
+    tokenizer: "PreTrainedTokenizerBase", data: DataArguments, training: TrainingArguments, text_marks: list[str]
+) -> "DataCollatorForCausalLM":
     from data.batches.collator import DataCollatorForCausalLM  # brings torch
 
     return DataCollatorForCausalLM(
@@ -331,7 +167,7 @@ def _collator(tokenizer: Any, data: DataArguments, training: TrainingArguments, 
     )
 
 
-def _tokenize(splits: Splits, collator: Any, training: TrainingArguments) -> Tokens:
+def _tokenize(splits: Splits, collator: "DataCollatorForCausalLM", training: TrainingArguments) -> Tokens:
     """Return the tokenized rows that can be trained on, and which others there were."""
     from data.tokens.encoder import RowEncoder
     from data.tokens.store import tokenize
@@ -351,11 +187,13 @@ def _tokenize(splits: Splits, collator: Any, training: TrainingArguments) -> Tok
             hint = "larger limits, or shorter rows" if is_short else "--chat_template default, or other rows"
             raise DataError(f"no {name} row is left: {len(dropped):,} dropped: {shown}\ntry {hint}")
         if reasons:
-            _say(f"{name}: {len(dropped):,} of {len(rows):,} rows dropped: {shown}")
+            say(f"{name}: {len(dropped):,} of {len(rows):,} rows dropped: {shown}")
     return Tokens(**tokens, lost=tuple(lost))
 
 
-def _step_collator(collator: Any, data: DataArguments, training: TrainingArguments, train: Any) -> Any:
+def _step_collator(
+    collator: "DataCollatorForCausalLM", data: DataArguments, training: TrainingArguments, train: "Dataset | None"
+) -> "StepCollator | None":
     """Return what makes the micro-batches of a step, or None where the library does."""
     if train is None or not training.step_batching:
         return None
@@ -374,7 +212,12 @@ def _step_collator(collator: Any, data: DataArguments, training: TrainingArgumen
 
 
 def _report(
-    rows: Rows, tokens: Tokens, step: Any, data: DataArguments, training: TrainingArguments, context: int | None
+    rows: Rows,
+    tokens: Tokens,
+    step: "StepCollator | None",
+    data: DataArguments,
+    training: TrainingArguments,
+    context: int | None,
 ) -> dict[str, Any]:
     """Return the data report, printed where rows were asked for."""
     from data.report.numbers import build_report, count_batches, count_duplicates, source_report
@@ -395,5 +238,5 @@ def _report(
         count_duplicates(tokens.train, tokens.eval),
     )
     if rows.uses:
-        _say(format_report(report), prefix="")
+        print(format_report(report), flush=True)
     return report

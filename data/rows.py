@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.errors import DataError
 from common.text import counted
@@ -24,6 +24,9 @@ from data.formats.fields import SkipRow, without_nulls
 from data.formats.layout import has_prompt, lay_out
 from data.formats.registry import Format
 from data.sources.files import Source
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 BATCH = 1000  # rows written at once
 PLACES_SHOWN = 5  # of the rows that were dropped for a reason
@@ -95,7 +98,7 @@ def describe_dropped(source: Mapping) -> list[str]:
 
 def format_source(
     source: Source, row: Format | None, cache: Path, questions: bool = False, prompt_format: str = "alpaca"
-) -> tuple[Any, Account]:
+) -> tuple["Dataset", Account]:
     """Return the formatted rows of a source as a memory-mapped `datasets.Dataset`, and the account of them.
 
     Args:
@@ -127,7 +130,7 @@ def format_source(
     return prepared
 
 
-def _read(place: Path) -> tuple[Any, Account] | None:
+def _read(place: Path) -> tuple["Dataset", Account] | None:
     """Return the rows and the account that were written to `place`, or None where they are not whole."""
     import datasets
     import pyarrow
@@ -232,7 +235,7 @@ def _row(example: dict, questions: bool) -> dict:
     return row | {"key": int.from_bytes(digest, "big", signed=True)}
 
 
-def sample_tools(rows: Any) -> list[list | None]:
+def sample_tools(rows: "Dataset") -> list[list | None]:
     """Return None where a conversation has no tools, and the tools of one that has some: templates may be of two parts.
 
     The columns are those of the whole file, so that nothing is gathered into memory.

@@ -10,14 +10,22 @@ Metrics of the base have names that start with `base_`.
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.files import write_json
 from common.outputs import BASE_PREDICTIONS, COMPARISON, PREDICTIONS
 from eval.compare.compare import Measured, compare, format_comparison, stopping, to_json
 from eval.generation.predictions import line_metrics, prediction_lines, write_predictions
+
+if TYPE_CHECKING:
+    import numpy
+    from datasets import Dataset
+    from transformers import EvalPrediction, GenerationConfig, Seq2SeqTrainer
+
+    from data.batches.collator import DataCollatorForCausalLM
+    from eval.mmlu.scoring import MMLUEvalCallback
 
 PREFIXES = {"base": "base_", "tuned": ""}
 FILES = {"base": BASE_PREDICTIONS, "tuned": PREDICTIONS}
@@ -30,7 +38,7 @@ def new_measurements(compare_base: bool, max_new_tokens: int) -> dict[str, Measu
 
 
 @contextlib.contextmanager
-def as_model(trainer: Any, name: str, mmlu: Any = None) -> Iterator[str]:
+def as_model(trainer: "Seq2SeqTrainer", name: str, mmlu: "MMLUEvalCallback | None" = None) -> Iterator[str]:
     """Let the trainer's model be the base (adapter off) or the tuned one; gives what its metrics' names start with."""
     with contextlib.ExitStack() as stack:
         if name == "base":
@@ -41,13 +49,17 @@ def as_model(trainer: Any, name: str, mmlu: Any = None) -> Iterator[str]:
         yield PREFIXES[name]
 
 
-def answer_metrics(generated: Any, rows: Any, collator: Any, ends: list[int]) -> dict[str, float]:
+def answer_metrics(
+    generated: "numpy.ndarray", rows: "Dataset", collator: "DataCollatorForCausalLM", ends: list[int]
+) -> dict[str, float]:
     """Return the metrics of generated answers, by names without a prefix, as `EvaluationMetrics` wants them."""
     metrics = line_metrics(prediction_lines(rows, generated, collator, ends), prefix="")
     return {name.removeprefix("_"): value for name, value in metrics.items()}
 
 
-def evaluate(trainer: Any, measured: dict[str, Measured], mmlu: Any, do_eval: bool) -> dict[str, Any]:
+def evaluate(
+    trainer: "Seq2SeqTrainer", measured: dict[str, Measured], mmlu: "MMLUEvalCallback | None", do_eval: bool
+) -> dict[str, Any]:
     """Evaluate on the held-out rows, which brings MMLU with it, or on MMLU alone; gives the metrics.
 
     Args:
@@ -70,7 +82,12 @@ def evaluate(trainer: Any, measured: dict[str, Measured], mmlu: Any, do_eval: bo
 
 
 def predict(
-    trainer: Any, measured: dict[str, Measured], rows: Any, collator: Any, loss_metrics: Any, output_dir: str
+    trainer: "Seq2SeqTrainer",
+    measured: dict[str, Measured],
+    rows: "Dataset",
+    collator: "DataCollatorForCausalLM",
+    loss_metrics: Callable[["EvalPrediction"], dict[str, float]],
+    output_dir: str,
 ) -> dict[str, Any]:
     """Generate an answer to each row and write predictions.jsonl; the first process gives all the metrics.
 
@@ -108,7 +125,7 @@ def timeless(metrics: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in metrics.items() if name != "epoch" and not name.endswith("preparation_time")}
 
 
-def end_ids(generation: Any) -> list[int]:
+def end_ids(generation: "GenerationConfig") -> list[int]:
     """Return the ids that end an answer, of a `transformers.GenerationConfig`."""
     ends = generation.eos_token_id
     return ends if isinstance(ends, list) else [ends]

@@ -20,8 +20,8 @@ def data_module(tokenizer: Any, flags: Any, **options: Any) -> Any:
 
 
 def data_request(**flags: Any) -> Any:
-    """Return the `data.loading.Request` of these flags."""
-    from data.loading import Request
+    """Return the `data.selection.Request` of these flags."""
+    from data.selection import Request
 
     asked = arguments(**flags)
     return Request(asked.data, asked.training, token=False, prompt_format="alpaca")

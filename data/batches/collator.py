@@ -8,13 +8,16 @@ The class shows a whole batch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from common.labels import IGNORE_INDEX
 from data.tokens.pairs import PairEncoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass
@@ -55,7 +58,7 @@ class DataCollatorForCausalLM:
         ValueError: the tokenizer has no EOS token, or a limit leaves no room.
     """
 
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerBase"
     source_max_len: int
     target_max_len: int
     train_on_source: bool

@@ -8,7 +8,7 @@ A quantile is a length that occurs: p99 is the shortest that at least 99 % of th
 import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
@@ -17,6 +17,9 @@ from data.batches.steps import StepCollator, padding_share
 from data.report.advice import advise
 from data.tokens.encoder import TEXT_COUNTS
 from data.tokens.store import column
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 WHOLE_EPOCH = ("group_by_length", "batch_rebalance")  # with these the library sorts more than the rows of a step
 PERCENTS = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
@@ -30,7 +33,7 @@ CONVERSATIONS = {
 }
 
 
-def describe(dataset: Any) -> dict[str, Any]:
+def describe(dataset: "Dataset") -> dict[str, Any]:
     """Return the numbers of a tokenized split; every length is in tokens, every share between 0 and 1.
 
     Args:
@@ -118,7 +121,7 @@ def source_report(use: Any, lost: Sequence[tuple[str, str, str, int]]) -> dict[s
     """Return what became of the records of one source.
 
     Args:
-        use: a `data.loading.Use`.
+        use: a `data.selection.Use`.
         lost: rows that tokenizing dropped of its splits: (split, file, reason, place).
 
     Returns:
@@ -133,7 +136,7 @@ def source_report(use: Any, lost: Sequence[tuple[str, str, str, int]]) -> dict[s
     return account.summary() | {"use": use.use, "used": len(use.rows), "digest": use.digest} | weight
 
 
-def count_batches(train: Any, step: StepCollator | None, training: TrainingArguments) -> dict[str, Any]:
+def count_batches(train: "Dataset", step: StepCollator | None, training: TrainingArguments) -> dict[str, Any]:
     """Return how training rows are batched, and of what one epoch in a seeded order would be made.
 
     Args:
@@ -154,7 +157,7 @@ def count_batches(train: Any, step: StepCollator | None, training: TrainingArgum
     return batching | padding_share(column(train, "length").tolist(), size, accumulation, step)
 
 
-def count_duplicates(train: Any, held_out: Any) -> dict[str, int]:
+def count_duplicates(train: "Dataset", held_out: "Dataset") -> dict[str, int]:
     """Count rows that repeat an earlier one of their split, and evaluation rows that are trained on (`both`)."""
     keys = {name: row_keys(rows) for name, rows in (("train", train), ("eval", held_out)) if rows is not None}
     counts = {name: len(values) - len(numpy.unique(values)) for name, values in keys.items()}
@@ -163,7 +166,7 @@ def count_duplicates(train: Any, held_out: Any) -> dict[str, int]:
     return counts
 
 
-def row_keys(rows: Any) -> numpy.ndarray:
+def row_keys(rows: "Dataset") -> numpy.ndarray:
     """Return the hash of each row, of a long text that was split only that of its first piece."""
     keys, places, splits = (column(rows, name) for name in ("key", "place", "splits"))
     repeats = (numpy.diff(keys) == 0) & (numpy.diff(places) == 0) & (splits[1:] == 1)

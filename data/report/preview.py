@@ -12,9 +12,13 @@ import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from common.labels import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
 OPEN, CLOSE = "⟦", "⟧"
 SUPERVISED, SPECIAL, RESET = "1;32", "4", "\x1b[0m"  # bold green; underlined
@@ -32,7 +36,7 @@ class Run(NamedTuple):
     special: int | None = None
 
 
-def preview(dataset: Any, tokenizer: Any, count: int, colour: bool | None = None) -> str:
+def preview(dataset: "Dataset", tokenizer: "PreTrainedTokenizerBase", count: int, colour: bool | None = None) -> str:
     """Return the first `count` rows as text, after a legend.
 
     Args:
@@ -51,7 +55,7 @@ def preview(dataset: Any, tokenizer: Any, count: int, colour: bool | None = None
     return "\n".join(parts)
 
 
-def show_row(row: Mapping, tokenizer: Any, colour: bool) -> str:
+def show_row(row: Mapping, tokenizer: "PreTrainedTokenizerBase", colour: bool) -> str:
     """Return one row: supervised runs in bold green or brackets, special tokens as token·id·, controls escaped.
 
     Line breaks are shown as ↵ before the break itself, and tabs as ⇥. The middle of a run of more than LONGEST_RUN
@@ -64,7 +68,7 @@ def show_row(row: Mapping, tokenizer: Any, colour: bool) -> str:
     return "".join(shown)
 
 
-def split_runs(ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> list[Run]:
+def split_runs(ids: Sequence[int], labels: Sequence[int], tokenizer: "PreTrainedTokenizerBase") -> list[Run]:
     """Return the runs of a row; their texts, joined, are the decoded row.
 
     Each starts where the decoded row and the decoded tokens before it part: a character of which the bytes are on both
@@ -85,12 +89,12 @@ def split_runs(ids: Sequence[int], labels: Sequence[int], tokenizer: Any) -> lis
     return runs
 
 
-def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
+def _decode(tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int]) -> str:
     # Cleaning up would take away the spaces before punctuation that the model does see.
     return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-def _special_ids(tokenizer: Any) -> set[int]:
+def _special_ids(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
     """Return the ids that are no text of a vocabulary: special tokens, and added ones other than white space."""
     added = {token for token, text in tokenizer.added_tokens_decoder.items() if str(text).strip()}
     return added | set(tokenizer.all_special_ids)
@@ -131,7 +135,7 @@ def _header(row: Mapping) -> str:
     return f"{where}: {len(row['input_ids']):,} tokens, {supervised:,} supervised, {', '.join(cuts) or 'nothing cut'}"
 
 
-def _legend(tokenizer: Any, colour: bool) -> str:
+def _legend(tokenizer: "PreTrainedTokenizerBase", colour: bool) -> str:
     tokens = []
     for name in NAMES:
         token, text = getattr(tokenizer, f"{name}_token_id"), getattr(tokenizer, f"{name}_token")

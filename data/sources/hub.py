@@ -6,11 +6,14 @@ A file is a data set whose only split is called train:
 """
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from common.errors import DataError
 from data.named import NAMED_DATASETS
 from data.sources.files import Source, open_file
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 # The first of these splits that a hub data set has serves as its evaluation rows.
 EVAL_SPLITS = ("eval", "validation", "test")
@@ -48,7 +51,7 @@ def open_sources(name: str, flag: str, cache_dir: str | None, token: bool) -> di
     }
 
 
-def fingerprint(dataset: Any) -> str:
+def fingerprint(dataset: "Dataset") -> str:
     """Return what changes with the content of a `datasets.Dataset`; the library has no public name for it.
 
     https://github.com/huggingface/datasets/blob/5.2.0/src/datasets/fingerprint.py

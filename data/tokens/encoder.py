@@ -12,7 +12,7 @@ import itertools
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy
 
@@ -23,6 +23,9 @@ from data.formats.fields import SkipRow
 from data.rows import exchange
 from data.tokens.pairs import PairEncoder
 from data.tokens.templates import ChatRenderer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TEXT_COUNTS = ("source_tokens", "target_tokens", "source_cut", "target_cut")
 CONVERSATION_COUNTS = ("unclosed", "hidden_thoughts", "hidden_turns", "hidden_tools")
@@ -243,7 +246,7 @@ def _token_spans(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -
     return token_spans
 
 
-def _tokenizer_state(tokenizer: Any) -> tuple:
+def _tokenizer_state(tokenizer: "PreTrainedTokenizerBase") -> tuple:
     """Return what decides how text becomes ids; truncation and padding are settings of a call, not of the tokenizer."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

@@ -9,7 +9,10 @@ Sources and targets come and go as lists of equal length:
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # One of these stands before a text that is encoded as the rest of another; no vocabulary joins it with what follows.
 ANCHORS = ("\u2042", "\n", ".")
@@ -32,7 +35,7 @@ class PairEncoder:
         ValueError: the tokenizer has no EOS token, or a limit leaves no room.
     """
 
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerBase"
     source_max_len: int
     target_max_len: int
 

@@ -8,18 +8,21 @@ The rows come back with the columns of `RowEncoder`, those that cannot be traine
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 
 from data.cache import cannot_write, key_of
 from data.tokens.encoder import CONVERSATION_COUNTS, TEXT_COUNTS, RowEncoder
 
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
 BATCH = 1000  # rows tokenized at once
 FEW_ROWS = 5000  # a progress bar for fewer only flickers
 
 
-def tokenize(rows: Any, encoder: RowEncoder, cache: Path) -> tuple[Any, Any]:
+def tokenize(rows: "Dataset", encoder: RowEncoder, cache: Path) -> tuple["Dataset", "Dataset"]:
     """Return (rows with token columns, rows that are dropped), each a `datasets.Dataset`; shows progress.
 
     The result of the same rows and encoder is read from the disk.
@@ -40,7 +43,7 @@ def tokenize(rows: Any, encoder: RowEncoder, cache: Path) -> tuple[Any, Any]:
     return rows.select(numpy.flatnonzero(usable)), rows.select(numpy.flatnonzero(~usable))
 
 
-def _mapped(rows: Any, encoder: RowEncoder, key: str, place: Path):
+def _mapped(rows: "Dataset", encoder: RowEncoder, key: str, place: Path):
     """Return the rows with their tokens, from the file `place` where it is there; a damaged one is written anew."""
     import pyarrow
 
@@ -62,14 +65,14 @@ def _mapped(rows: Any, encoder: RowEncoder, key: str, place: Path):
             place.unlink()
 
 
-def column(rows: Any, name: str) -> Any:
+def column(rows: "Dataset", name: str) -> Any:
     """Return an integer column as an int64 array (rows,), in the order of the data set."""
     values = rows.data.column(name).to_numpy().astype("int64")
     # The public `rows[name]` reads a data set that was selected from row by row: 5 s for 53,000 rows, not 0.1.
     return values if rows._indices is None else values[rows._indices.column(0).to_numpy()]
 
 
-def _rows_key(rows: Any) -> str:
+def _rows_key(rows: "Dataset") -> str:
     """Return a key of all that the rows hold; the texts that are trained on by the hashes that stand beside them."""
     digest = hashlib.sha256()
     columns = rows.select_columns(["key", "place", "splits", "file", "fields"]).with_format("arrow")
@@ -81,7 +84,7 @@ def _rows_key(rows: Any) -> str:
     return digest.hexdigest()
 
 
-def _features(features: Any) -> Any:
+def _features(features: "Features") -> Any:
     import datasets
 
     ids, count = datasets.List(datasets.Value("int32")), datasets.Value("int32")

@@ -12,12 +12,15 @@ import os
 import re
 import traceback
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common.errors import DataError
 from data.formats.conversations import REASONING
 from data.formats.fields import SkipRow
 from data.tokens.closing import MARK, PROBE, QUESTION, SYSTEM, Closing, find_closing, spaces
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Tokenizers that have no template get this one: the turns of Guanaco's training text, each answer closed by EOS.
 DEFAULT_CHAT_TEMPLATE = (
@@ -41,7 +44,7 @@ SUCH_AS = " (such as "  # what stands behind it in a reason is an example, that 
 SHOWN = 40  # characters of a text in a message
 
 
-def choose_template(tokenizer: Any, asked: str | None) -> str:
+def choose_template(tokenizer: "PreTrainedTokenizerBase", asked: str | None) -> str:
     """Give the tokenizer the template to use, and return a few words that say which it is.
 
     Args:
@@ -97,7 +100,7 @@ class Answer(NamedTuple):
 class ChatRenderer:
     """Renders conversations with the template that `tokenizer` has."""
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase"):
         self.tokenizer = tokenizer
         self._closings: dict[bool, Closing] = {}
 

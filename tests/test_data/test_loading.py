@@ -353,12 +353,6 @@ def test_dataset_format_overrides_the_columns(tiny_tokenizer, tmp_path):
         data_module(tiny_tokenizer, flags(path, dataset_format="alpaka"))
 
 
-def test_one_process_speaks(tiny_tokenizer, file, capsys, monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    data_module(tiny_tokenizer, flags(file))
-    assert capsys.readouterr().out == ""
-
-
 def test_import_brings_neither_torch_nor_datasets():
     code = "import sys, data.loading; sys.exit(any(name in sys.modules for name in ('torch', 'datasets', 'pyarrow')))"
     root = REPOSITORY

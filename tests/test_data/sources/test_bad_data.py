@@ -16,7 +16,7 @@ import pytest
 
 from common.errors import DataError
 from data.formats.registry import FORMATS
-from data.loading import load_rows
+from data.selection import load_rows
 from tests.flags import data_request
 from tests.paths import REPOSITORY
 
