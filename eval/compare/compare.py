@@ -17,13 +17,19 @@ import numpy
 from common.text import shortened, table
 from eval.metrics.bleu.scoring import bleu_score
 from eval.metrics.chrf.scoring import chrf, chrf_score
-from eval.metrics.text import compare_all
+from eval.metrics.text import Comparison, compare_all
 from eval.statistics import mean, paired_corpus_difference, paired_difference
 
 CHANGED_SHOWN = 5
-SHOWN = 0.0005  # the least that a table shows, 0.1 % of a share and 0.001 of a loss
+LEAST = 0.0005  # the least difference that the table shows: 0.1 % of a share, 0.001 of a loss
 FEWEST_ROWS = 6  # five rows that all change for the better are no proof: a sign test gives p = 2 / 2**5 = 0.06
-RARELY = 0.5  # share of answers that end by themselves below which it is said
+RARELY = 0.5  # A warning comes where a smaller share of answers ends by itself.
+
+TEXT_NAMES = {
+    "exact_match": "exact match", "token_f1": "token F1", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF",
+}  # fmt: skip
+STOPPED = "stopped by itself"
 
 
 @dataclass
@@ -65,15 +71,14 @@ class Difference:
     percent: bool = True
 
     def verdict(self) -> str:
-        """What to call it.
+        """Return what to call the difference.
 
-        Returns:
-            "better" or "worse"; "not told apart" where the interval holds 0; "too few rows"; "equal" where nothing
-            differs that is shown; "" where neither more nor less is better.
+        It is "better" or "worse"; "not told apart" where the interval holds 0; "too few rows"; "equal" where the table
+        shows no difference; "" where neither more nor less is better.
         """
         if not self.better:
             return ""
-        if max(abs(self.difference), abs(self.low), abs(self.high)) < SHOWN:
+        if max(abs(self.difference), abs(self.low), abs(self.high)) < LEAST:
             return "equal"
         if self.rows < FEWEST_ROWS:
             return "too few rows"
@@ -104,7 +109,7 @@ def compare(base: Measured, tuned: Measured, seed: int = 42) -> dict[str, Any]:
 
 
 def loss_difference(base: Measured, tuned: Measured, seed: int) -> list[Difference]:
-    """The evaluation loss by supervised token, as `eval_loss`: a row's loss counts by its tokens."""
+    """Compare the evaluation loss by supervised token, as `eval_loss`: a row's loss counts by its tokens."""
     if not len(base.losses):
         return []
     before, after = (numpy.asarray(model.losses, dtype=float) for model in (base, tuned))  # (rows, 2)
@@ -117,7 +122,7 @@ def loss_difference(base: Measured, tuned: Measured, seed: int) -> list[Differen
 
 
 def mmlu_difference(base: Measured, tuned: Measured, seed: int) -> list[Difference]:
-    """The mean over subjects: a question counts by one over the number of its subject's questions."""
+    """Compare the mean over subjects: a question counts by one over the number of its subject's questions."""
     if not base.right:
         return []
     questions = Counter(base.subjects)
@@ -129,45 +134,42 @@ def mmlu_difference(base: Measured, tuned: Measured, seed: int) -> list[Differen
 
 
 def answer_differences(base: list[dict], tuned: list[dict], seed: int) -> list[Difference]:
-    """What the metrics of predictions.jsonl say of both, on the rows that have a reference; then how answers end."""
+    """Compare the metrics of predictions.jsonl on the rows that have a reference; then how answers end, on all."""
     if not base:
         return []
     compared = [[row for row in compare_lines(lines) if row is not None] for lines in (base, tuned)]
-    found = []
+    differences = []
     for name in compared[0][0].means if compared[0] else ():
         both = [[row.means[name] for row in rows] for rows in compared]
-        found.append(of_means(TEXT_NAMES[name], *both, seed=seed))
+        differences.append(of_means(TEXT_NAMES[name], *both, seed=seed))
     scores: dict[str, Callable] = {"bleu": bleu_score, "chrf": chrf_score} if compared[0] else {}
     for name, score in scores.items():
         both = [[getattr(row, name) for row in rows] for rows in compared]
-        found.append(Difference(TEXT_NAMES[name], len(both[0]), *paired_corpus_difference(*both, score, seed=seed)))
+        change = paired_corpus_difference(*both, score, seed=seed)
+        differences.append(Difference(TEXT_NAMES[name], len(both[0]), *change))
     ends = [[float(line["prediction_stopped"]) for line in lines] for lines in (base, tuned)]
     lengths = [[line["prediction_tokens"] for line in lines] for lines in (base, tuned)]
     return [
-        *found,
-        of_means("stopped by itself", *ends, seed=seed),
+        *differences,
+        of_means(STOPPED, *ends, seed=seed),
         of_means("new tokens", *lengths, seed=seed, better=0, percent=False),
     ]
 
 
-TEXT_NAMES = {
-    "exact_match": "exact match", "token_f1": "token F1", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2",
-    "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF",
-}  # fmt: skip
-
-
 def of_means(name: str, base: Sequence[float], tuned: Sequence[float], seed: int, **how: Any) -> Difference:
+    """Compare the means of a number of each row; `how` it is shown, as in `Difference`."""
     return Difference(name, len(base), mean(base), mean(tuned), *paired_difference(base, tuned, seed=seed), **how)
 
 
-def compare_lines(lines: list[dict]) -> list[Any]:
+def compare_lines(lines: list[dict]) -> list[Comparison | None]:
+    """Compare each answer with its reference, where it has one."""
     return compare_all([line["prediction"] for line in lines], [line.get("output") for line in lines])
 
 
 def most_changed(base: list[dict], tuned: list[dict]) -> list[dict[str, Any]]:
-    """The rows whose answers changed most: in chrF against the reference, or where there is none against each other.
+    """Return the rows whose answers changed most: in chrF against the reference, or against each other without one.
 
-    chrF, because it says by how much an answer is off, in any language, where exact match knows two values.
+    chrF says by how much an answer is off, in any language; exact match knows two values only.
     """
     rows = []
     for number, (before, after) in enumerate(zip(base, tuned, strict=True), start=1):
@@ -192,34 +194,34 @@ def most_changed(base: list[dict], tuned: list[dict]) -> list[dict[str, Any]]:
 
 
 def better_or_not(differences: list[Difference]) -> list[str]:
-    """What the differences say in words; one that chance explains is never called an improvement."""
+    """Return the differences in words; one that chance explains is never called an improvement."""
     by_verdict: dict[str, list[str]] = defaultdict(list)
     for row in differences:
-        if row.better and row.name != "stopped by itself":
+        if row.better and row.name != STOPPED:
             by_verdict[row.verdict()].append(row.name)
-    said = []
+    sentences = []
     if by_verdict["better"]:
-        said.append(f"The tuned model is better than the base in: {', '.join(by_verdict['better'])}.")
+        sentences.append(f"The tuned model is better than the base in: {', '.join(by_verdict['better'])}.")
     elif any(by_verdict.values()):
         worse = by_verdict["worse"]
-        said.append(
+        sentences.append(
             "The tuned model is not better than the base."
             if worse or not (by_verdict["not told apart"] or by_verdict["too few rows"])
             else "Nothing here shows the tuned model to be better than the base."
         )
     elif differences:
-        said.append("No row here has an answer to compare with: nothing says which model is better.")
+        sentences.append("No row here has an answer to compare with: nothing says which model is better.")
     if by_verdict["worse"]:
-        said.append(f"It is worse in: {', '.join(by_verdict['worse'])}.")
+        sentences.append(f"It is worse in: {', '.join(by_verdict['worse'])}.")
     if by_verdict["not told apart"]:
-        said.append(f"These rows cannot tell the two apart in: {', '.join(by_verdict['not told apart'])}.")
+        sentences.append(f"These rows cannot tell the two apart in: {', '.join(by_verdict['not told apart'])}.")
     if by_verdict["too few rows"]:
-        said.append(f"Fewer than {FEWEST_ROWS} rows prove nothing: {', '.join(by_verdict['too few rows'])}.")
-    return said
+        sentences.append(f"Fewer than {FEWEST_ROWS} rows prove nothing: {', '.join(by_verdict['too few rows'])}.")
+    return sentences
 
 
 def stopping(measured: Measured, model: str = "the tuned model") -> list[str]:
-    """A warning where the answers of `model` seldom or never end by themselves, or nothing."""
+    """Return a warning where the answers of `model` seldom or never end by themselves, else nothing."""
     lines = measured.lines
     ended = sum(line["prediction_stopped"] for line in lines)
     if not lines or ended >= RARELY * len(lines):
@@ -234,31 +236,30 @@ def stopping(measured: Measured, model: str = "the tuned model") -> list[str]:
 
 
 def to_json(comparison: dict[str, Any]) -> dict[str, Any]:
-    """The comparison as it is written to a file."""
+    """Return the comparison as it is written to a file."""
     rows = [{**asdict(row), "verdict": row.verdict()} for row in comparison["differences"]]
-    for row in rows:  # "better": -1 beside a verdict reads as one
+    for row in rows:  # "better": -1 would read as a verdict, beside which it stands.
         row["higher_is"] = {1: "better", -1: "worse", 0: None}[row.pop("better")]
     return {**comparison, "differences": rows}
 
 
 def format_comparison(comparison: dict[str, Any]) -> str:
-    """The comparison as text: a table, the rows that changed most, and the verdict."""
+    """Return the comparison as text: a table, the rows that changed most, and the verdict."""
     rows = [("", "base", "tuned", "difference", "95% interval", "")]
     for row in comparison["differences"]:
-        low, high = shown(row.low, row.percent, sign=True), shown(row.high, row.percent, sign=True)
-        values = (shown(row.base, row.percent), shown(row.tuned, row.percent))
-        rows.append(
-            (row.name, *values, shown(row.difference, row.percent, sign=True), f"{low} to {high}", row.verdict())
-        )
+        base, tuned = (number(value, row.percent) for value in (row.base, row.tuned))
+        change, low, high = (number(value, row.percent, "+") for value in (row.difference, row.low, row.high))
+        rows.append((row.name, base, tuned, change, f"{low} to {high}", row.verdict()))
     lines = ["base against tuned (adapter off and on, the same rows)", indent(table(rows, left=(0, 5)), "  ")]
     if comparison["changed"]:
         lines += ["", "answers that changed most"]
     for row in comparison["changed"]:
-        lines += [*format_change(row)]
+        lines += format_change(row)
     return "\n".join([*lines, "", *comparison["verdict"]])
 
 
 def format_change(row: dict[str, Any]) -> list[str]:
+    """Return a row whose answer changed as lines of text."""
     scores = [f"  (chrF {score:.0%})" for score in row["chrf"]] if row["chrf"] else ["", ""]
     reference = [f"    right:  {shortened(row['reference'])}"] if row["reference"] else []
     return [
@@ -269,6 +270,6 @@ def format_change(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def shown(value: float, percent: bool, sign: bool = False) -> str:
-    plus = "+" if sign else ""
-    return f"{100 * value:{plus}.1f}%" if percent else f"{value:{plus}.3f}"
+def number(value: float, percent: bool, sign: str = "") -> str:
+    """Return a number as text, a share in %; with the sign "+" where it is positive, if asked for."""
+    return f"{100 * value:{sign}.1f}%" if percent else f"{value:{sign}.3f}"
