@@ -59,8 +59,8 @@ def __getattr__(name: str) -> Any:
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; gives the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    kept = "what is in --output_dir stays, and the same command uses it"
-    return exit_status("qlora.py", lambda: run(argv), interrupted=kept)
+    advice = "what is in --output_dir stays, and the same command uses it"
+    return exit_status("qlora.py", lambda: run(argv), interrupted=advice)
 
 
 def train() -> int:
@@ -336,13 +336,13 @@ def measure(plan: "Plan", trainer: "QLoRATrainer", mmlu: "MMLUEvalCallback | Non
 
 def finish(plan: "Plan", trainer: "QLoRATrainer", argv: list[str], flags: dict[str, Any]) -> None:
     """Write the model card, push it with the rest where asked to, and sum up."""
-    from eval.report.card import card_of, refresh_model_card, write_model_card
+    from eval.report.card import card_facts, refresh_model_card, write_model_card
     from eval.report.summary import print_summary
 
     training = plan.training
     if trainer.is_world_process_zero():
         if training.do_train:
-            write_model_card(card_of(plan.model, plan.data, training, flags, argv, hub_names(plan.data.dataset)))
+            write_model_card(card_facts(plan.model, plan.data, training, flags, argv, hub_names(plan.data.dataset)))
         elif plan.tuned and training.resume_from_checkpoint is None:  # which may name other weights than the card is of
             refresh_model_card(training.output_dir)
         if plan.pushes:

@@ -1,7 +1,9 @@
 """The model card: what an adapter is, how it was made and is loaded, and how good it is.
 
-write_model_card(made, metrics)            # README.md of the output directory
-refresh_model_card("output/mine")          # its table alone, after another evaluation
+    write_model_card(card_facts(model, data, training, flags, argv, []))     # README.md of the output directory
+    refresh_model_card("output/mine")                                        # its table alone
+
+The second one is for a command that evaluates what an earlier one has trained.
 """
 
 import json
@@ -29,13 +31,13 @@ OLD_METRICS = re.compile(re.escape(CARD_METRICS) + r"(\|.*\n)*")
 
 
 @dataclass(frozen=True)
-class Made:
+class CardFacts:
     """What a card says of a run.
 
     Attributes:
         base: the base model, a directory or a name on the hub; dataset: the value of --dataset.
         kind: what was trained, such as "LoRA adapter (r = 64, alpha = 16)"; full_finetune: whether that is a model.
-        held: how the base was held, such as "4 bits (nf4)".
+        precision: how the base was held, such as "4 bits (nf4)".
         prompt_format: how questions were laid out, None where there were none.
         command: the command line.
         hub_datasets: names on the hub of data sets that were trained on.
@@ -47,31 +49,31 @@ class Made:
     dataset: str
     kind: str
     full_finetune: bool
-    held: str
+    precision: str
     prompt_format: str | None
     command: Sequence[str]
     hub_datasets: Sequence[str]
     settings: Mapping[str, Mapping[str, Any]]
 
 
-def card_of(
+def card_facts(
     model: ModelArguments,
     data: DataArguments,
     training: TrainingArguments,
     flags: Mapping[str, Any],
     command: Sequence[str],
     hub_datasets: Sequence[str],
-) -> Made:
+) -> CardFacts:
     """Return what the card says of a run with these flags; `flags` are those that its checkpoints record."""
     lora = f"LoRA adapter (r = {training.lora_r}, alpha = {training.lora_alpha:g})"
     decides = affects(model, data, training)
-    return Made(
+    return CardFacts(
         output_dir=training.output_dir,
         base=model.model_name_or_path,
         dataset=data.dataset,
         kind="Full fine-tune" if training.full_finetune else lora,
         full_finetune=training.full_finetune,
-        held=f"{training.bits} bits" + (f" ({training.quant_type})" if training.bits == 4 else ""),
+        precision=f"{training.bits} bits" + (f" ({training.quant_type})" if training.bits == 4 else ""),
         prompt_format=flags["prompt_format"],
         command=command,
         hub_datasets=hub_datasets,
@@ -84,23 +86,23 @@ def public_command(command: Sequence[str]) -> str:
     return re.sub(r"(--hub[_-]token[= ])\S+", r"\1***", shlex.join(command))
 
 
-def write_model_card(made: Made) -> None:
+def write_model_card(facts: CardFacts) -> None:
     """Write README.md of the output directory.
 
     It replaces the template that PEFT leaves there. The hub takes only its own names for base model and data sets, so
     that a base in a local directory stands in the text alone.
     """
-    library = "transformers" if made.full_finetune else "peft"
+    library = "transformers" if facts.full_finetune else "peft"
     metadata = ModelCardData(
-        base_model=hub_name(made.base),
-        datasets=list(made.hub_datasets) or None,
+        base_model=hub_name(facts.base),
+        datasets=list(facts.hub_datasets) or None,
         library_name=library,
         pipeline_tag="text-generation",
         tags=["qlora", library],
     )
-    card = ModelCard(f"---\n{metadata.to_yaml()}\n---\n{card_text(made)}")
+    card = ModelCard(f"---\n{metadata.to_yaml()}\n---\n{card_text(facts)}")
     # A path that is no Unicode, which Python holds with surrogates, is shown as escapes.
-    write_whole(Path(made.output_dir) / MODEL_CARD, str(card))
+    write_whole(Path(facts.output_dir) / MODEL_CARD, str(card))
 
 
 def hub_name(model: str) -> str | None:
@@ -112,26 +114,28 @@ def hub_name(model: str) -> str | None:
     return None if Path(model).is_dir() else model
 
 
-def card_text(made: Made) -> str:
+def card_text(facts: CardFacts) -> str:
     """Return the card's Markdown."""
     form = (
-        f" Questions were asked as `--prompt_format {made.prompt_format}` lays them out." if made.prompt_format else ""
+        f" Questions were asked as `--prompt_format {facts.prompt_format}` lays them out."
+        if facts.prompt_format
+        else ""
     )
-    local = "" if hub_name(made.base) else ", a local directory,"
-    return f"""# {made.kind} of {code_span(made.base)}
+    local = "" if hub_name(facts.base) else ", a local directory,"
+    return f"""# {facts.kind} of {code_span(facts.base)}
 
-Tuned on {code_span(made.dataset)} with the base{local} held in {made.held}.{form}
+Tuned on {code_span(facts.dataset)} with the base{local} held in {facts.precision}.{form}
 
 ## How it was made
-{code_block(f"python qlora.py {public_command(made.command)}")}
+{code_block(f"python qlora.py {public_command(facts.command)}")}
 
 | what it decides | settings |
 |---|---|
-{settings_rows(made.settings)}
+{settings_rows(facts.settings)}
 ## How to load it
-{code_block(loading_code(made.output_dir, made.base, made.full_finetune), "python")}
+{code_block(loading_code(facts.output_dir, facts.base, facts.full_finetune), "python")}
 
-{CARD_METRICS}{metrics_rows(made.output_dir)}"""
+{CARD_METRICS}{metrics_rows(facts.output_dir)}"""
 
 
 def settings_rows(settings: Mapping[str, Mapping[str, Any]]) -> str:

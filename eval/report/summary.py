@@ -25,14 +25,14 @@ def print_summary(data: DataArguments, training: TrainingArguments, tuned: bool,
     output_dir, metrics = training.output_dir, read_metrics(training.output_dir)
     lines = []
     if tuned:
-        made = "weights" if training.full_finetune else "adapter"
-        lines.append((made, f"{output_dir}  ({metrics.get('train_steps', 0):,} steps)"))
+        label = "weights" if training.full_finetune else "adapter"
+        lines.append((label, f"{output_dir}  ({metrics.get('train_steps', 0):,} steps)"))
     if training.do_train and "train_loss_first" in metrics:
         lines.append(("loss", f"{metrics['train_loss_first']:.4f} at the start → {metrics['train_loss_last']:.4f}"))
     if training.do_eval:
         # Of the rows of this run; those that a later command evaluates may be others.
-        known = training.do_train and "eval_loss_before" in metrics
-        before = f"{metrics['eval_loss_before']:.4f} before → " if known else ""
+        has_before = training.do_train and "eval_loss_before" in metrics
+        before = f"{metrics['eval_loss_before']:.4f} before → " if has_before else ""
         lines.append(
             ("eval loss", f"{before}{metrics['eval_loss']:.4f}  (perplexity {metrics['eval_perplexity']:.3g})")
         )

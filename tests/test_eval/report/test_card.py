@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 import qlora
-from eval.report.card import Made, code_block, code_span, refresh_model_card, write_model_card
+from eval.report.card import CardFacts, code_block, code_span, refresh_model_card, write_model_card
 from eval.report.metrics import save_results
 
 TABLE = b"# Mine, \xe9dit\xe9e\r\n## How good it is\n| metric | value |\n|---|---|\n"
@@ -57,19 +57,19 @@ def write_card(tmp_path):
     from huggingface_hub import ModelCard
 
     def write(command=("--bits", "4"), datasets=(), **settings):
-        made = {
+        facts = {
             "output_dir": str(tmp_path),
             "base": "org/base",
             "dataset": "rows.jsonl",
             "kind": "LoRA adapter (r = 4, alpha = 16)",
             "full_finetune": False,
-            "held": "4 bits (nf4)",
+            "precision": "4 bits (nf4)",
             "prompt_format": None,
             "command": command,
             "hub_datasets": datasets,
             "settings": {"adapter": {"lora_r": 4, "lora_modules": "a|b"}},
         }
-        write_model_card(Made(**made | settings))
+        write_model_card(CardFacts(**facts | settings))
         card = ModelCard.load(tmp_path / "README.md")
         fences = re.findall(r"^(`{3,})(\w*)\n(.*?)\n\1$", card.text, re.MULTILINE | re.DOTALL)
         return card, {language: code for _, language, code in fences}
