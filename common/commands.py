@@ -1,6 +1,8 @@
 """How every command ends: one message for what went wrong, and an exit status.
 
-sys.exit(exit_status("eval.elo", lambda: rate_files(options)))
+    sys.exit(exit_status("eval.elo", lambda: rate_files(options)))
+
+Every entry point ends in this one call.
 """
 
 import sys

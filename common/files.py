@@ -1,7 +1,9 @@
 """Files that are whole or not there, and directories that can be written.
 
-write_json(Path("output/mine/metrics.json"), {"eval_loss": 0.5})
-metrics = read_json(Path("output/mine/metrics.json"))
+    write_json(Path("output/mine/metrics.json"), {"eval_loss": 0.5})
+    metrics = read_json(Path("output/mine/metrics.json"))
+
+A file is written beside its place, flushed to the disk, and renamed.
 """
 
 import json

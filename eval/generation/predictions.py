@@ -1,6 +1,8 @@
 """predictions.jsonl: generated ids → one line for each example, in the order of the data set, and its metrics.
 
-metrics = write_predictions("output/mine/predictions.jsonl", rows, generated, collator, ends={2})
+    metrics = write_predictions("output/mine/predictions.jsonl", rows, generated, collator, ends={2})
+
+The prompt is cut off by its length in tokens, never by its text.
 """
 
 import bisect

@@ -116,15 +116,11 @@ def hub_name(model: str) -> str | None:
 
 def card_text(facts: CardFacts) -> str:
     """Return the card's Markdown."""
-    form = (
-        f" Questions were asked as `--prompt_format {facts.prompt_format}` lays them out."
-        if facts.prompt_format
-        else ""
-    )
+    layout = f" Questions were asked as `--prompt_format {facts.prompt_format}` lays them out."
     local = "" if hub_name(facts.base) else ", a local directory,"
     return f"""# {facts.kind} of {code_span(facts.base)}
 
-Tuned on {code_span(facts.dataset)} with the base{local} held in {facts.precision}.{form}
+Tuned on {code_span(facts.dataset)} with the base{local} held in {facts.precision}.{layout if facts.prompt_format else ""}
 
 ## How it was made
 {code_block(f"python qlora.py {public_command(facts.command)}")}

@@ -1,7 +1,9 @@
 """The numbers of a run: what the last training, evaluation and prediction measured, and metrics.json, which holds them.
 
-save_results("output/mine", "eval", {"eval_loss": 0.5})      # eval_results.json, and metrics.json anew
-read_metrics("output/mine")["eval_loss"]
+    save_results("output/mine", "eval", {"eval_loss": 0.5})      # eval_results.json, and metrics.json anew
+    read_metrics("output/mine")["eval_loss"]
+
+metrics.json is the union of the three files of results, and holds nothing else.
 """
 
 import json

@@ -1,6 +1,8 @@
 """What a run says at its end: what was made, where it is, how good it is, and which command comes next.
 
-print_summary(data, training, tuned=True, command=argv)
+    print_summary(data, training, tuned=True, command=argv)
+
+Its numbers are those of metrics.json.
 """
 
 import shlex
