@@ -116,11 +116,12 @@ def hub_name(model: str) -> str | None:
 
 def card_text(facts: CardFacts) -> str:
     """Return the card's Markdown."""
-    layout = f" Questions were asked as `--prompt_format {facts.prompt_format}` lays them out."
+    form = facts.prompt_format
+    layout = f" Questions were asked as `--prompt_format {form}` lays them out." if form else ""
     local = "" if hub_name(facts.base) else ", a local directory,"
     return f"""# {facts.kind} of {code_span(facts.base)}
 
-Tuned on {code_span(facts.dataset)} with the base{local} held in {facts.precision}.{layout if facts.prompt_format else ""}
+Tuned on {code_span(facts.dataset)} with the base{local} held in {facts.precision}.{layout}
 
 ## How it was made
 {code_block(f"python qlora.py {public_command(facts.command)}")}
