@@ -81,13 +81,14 @@ def run(argv: list[str]) -> int:
     from training.loop.memory import explaining_memory
     from training.model.build import build_model, read_base
     from training.model.counts import print_parameters
+    from training.notes import print_notes
     from training.plan import make_plan, prepare_output
 
     plan = make_plan(arguments)
     if plan.data.preview is not None:
         return show_rows(plan)
     settings = library_arguments(plan.training)
-    say(plan, settings)
+    print_notes(plan, settings)
     if not plan.has_work:
         return 0
     prepare_output(plan.training.output_dir)
@@ -146,42 +147,6 @@ def show_rows(plan: "Plan") -> int:
     rows = next(rows for rows in (module.train, module.eval, module.predict) if rows is not None)
     print(f"\n{preview(rows, base.tokenizer, plan.data.preview)}")
     return 0
-
-
-def say(plan: "Plan", settings: "Seq2SeqTrainingArguments") -> None:
-    """Say where the command starts, what this machine does otherwise, and which settings have no effect or differ."""
-    from training.checkpoint.same_run import changed_flags, recorded_flags, were_held_out
-    from training.model.device import machine_notes, on_cpu
-
-    data, training, generation = plan.data, plan.training, plan.generation
-    print(*[f"note: {note}" for note in machine_notes(training)], *plan.notes, sep="\n")
-    wants_rows = training.do_eval or training.do_predict
-    unused = []
-    if data.eval_dataset is not None and not wants_rows:
-        unused.append((f"--eval_dataset {data.eval_dataset}", "--do_eval or --do_predict"))
-    if training.predict_with_generate and not training.do_eval:
-        unused.append(("--predict_with_generate", "--do_eval or --eval_strategy"))
-    idle = (
-        (training.flags_set(names), needed) for names, needed, works in training.idle(on_cpu(training)) if not works
-    )
-    unused += [(", ".join(flags), needed) for flags, needed in idle if flags]
-    unused.append((", ".join(training.unused_mmlu_flags()), "--do_mmlu_eval"))
-    if training.do_predict or training.predict_with_generate:
-        unused.append((", ".join(generation.unused()), "--do_sample or --num_beams above 1"))
-    for flags, needed in unused:
-        if flags:
-            print(f"note: {flags}: no effect without {needed}.")
-    if plan.checkpoint is None:
-        return
-    flags = recorded_flags(plan.model, data, training, settings.optim.value, settings.world_size)
-    changed = changed_flags(flags, plan.checkpoint, training.do_train)
-    if changed:
-        print(f"note: other flags than {plan.checkpoint} was made with: {'; '.join(changed)}")
-    if wants_rows and not were_held_out(flags, plan.checkpoint):
-        print(
-            "WARNING: rows that are evaluated now were trained on: the training did not hold the same rows out. Give "
-            "rows that it has not seen with --eval_dataset FILE."
-        )
 
 
 def check_push(plan: "Plan", settings: "Seq2SeqTrainingArguments") -> None:
