@@ -23,9 +23,8 @@ def print_notes(plan: Plan, settings: Seq2SeqTrainingArguments) -> None:
     Raises:
         CheckpointError: a flag differs from those of the checkpoint, and the change would be without effect.
     """
-    for note in machine_notes(plan.training):
-        print(f"note: {note}")
-    print(*plan.notes, sep="\n")
+    for note in [*(f"note: {note}" for note in machine_notes(plan.training)), *plan.notes]:
+        print(note)
     for flags, needed in unused_flags(plan.data, plan.training, plan.generation):
         print(f"note: {', '.join(flags)}: no effect without {needed}.")
     if plan.checkpoint is not None:
