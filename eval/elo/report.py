@@ -1,33 +1,26 @@
-"""Elo ratings as text and as a picture.
+"""Elo ratings as text: Markdown that reads well in a terminal too.
 
-    text = format_report(result)       # Markdown that reads well in a terminal too
-    draw(result, io.BytesIO())
+    text = format_report(result)
 
 `result` is what elo.json holds.
 """
 
-import textwrap
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any
+
+from common.text import counted, table
 
 FEW_GAMES = 30  # with fewer, a player is marked
 UNDEFINED = "undefined (every verdict is the same)"
 ENOUGH_RESAMPLES = 200
 ENOUGH_QUESTIONS = 20
-LABEL_WIDTH = 30  # characters of a line of a player's name in the picture
-LABEL_LINES = 3
-MOST_CELLS_WITH_NUMBERS = 40  # players; with more, the numbers in the cells could not be read
-
-
-# Text
 
 
 def format_report(result: Mapping[str, Any]) -> str:
     """Return the ratings, what they mean, every pair, position bias, agreement, and what was ignored, in Markdown."""
     parts = [
-        ["# Elo ratings", "", *_ratings(result), "", *_meaning(result)],
-        ["## Wins / ties / losses of the row against the column", "", *_matrix(result)],
+        ["# Elo ratings", "", _ratings(result), "", *_meaning(result)],
+        ["## Wins / ties / losses of the row against the column", "", _matrix(result)],
         ["## Position bias", "", *_position(result["position"])],
         ["## Agreement between judges", "", *_agreement(result["agreement"])],
         ["## What was read", "", *_files(result)],
@@ -35,16 +28,7 @@ def format_report(result: Mapping[str, Any]) -> str:
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return a Markdown table with aligned columns, the first row its header; text left, the rest to the right."""
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |" for row in rows]
-    ruler = "|" + "-" * (widths[0] + 2) + "|" + "".join("-" * (width + 1) + ":|" for width in widths[1:])
-    return [lines[0], ruler, *lines[1:]]
-
-
-def _ratings(result: Mapping[str, Any]) -> list[str]:
+def _ratings(result: Mapping[str, Any]) -> str:
     is_split = len({row["group"] for row in result["players"]}) > 1
     header = ["player", "Elo", "95 % interval", "one order", "games", "wins", "ties", "losses", "score"]
     rows = [header + ["group"] * is_split]
@@ -58,7 +42,7 @@ def _ratings(result: Mapping[str, Any]) -> list[str]:
             f"{score(row):.1%}",
         ]
         rows.append(cells + [str(row["group"])] * is_split)
-    return table(rows)
+    return table(rows, markdown=True)
 
 
 def score(counts: Mapping[str, int]) -> float:
@@ -131,14 +115,14 @@ def _without_interval(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _matrix(result: Mapping[str, Any]) -> list[str]:
+def _matrix(result: Mapping[str, Any]) -> str:
     names = [row["player"] for row in result["players"]]
     rows = [["", *(f"{place}" for place in range(1, len(names) + 1))]]
     for place, name in enumerate(names, 1):
-        cells = (result["matrix"][name].get(other) for other in names)
-        shown = ("" if cell is None else f"{cell['wins']}/{cell['ties']}/{cell['losses']}" for cell in cells)
-        rows.append([f"{place} {name}", *shown])
-    return table(rows)
+        counts = (result["matrix"][name].get(other) for other in names)
+        cells = (f"{count['wins']}/{count['ties']}/{count['losses']}" if count else "" for count in counts)
+        rows.append([f"{place} {name}", *cells])
+    return table(rows, markdown=True)
 
 
 def _position(position: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -163,19 +147,19 @@ def _part(count: int, total: int) -> str:
     return f"{count:,} ({count / total:.1%})"
 
 
-def _agreement(found: Mapping[str, Any]) -> list[str]:
+def _agreement(result: Mapping[str, Any]) -> list[str]:
     lines = []
-    if found["fleiss"] is None:
-        lines.append(f"One judge ({found['judges'][0]}): agreement between judges needs two.")
+    if result["fleiss"] is None:
+        lines.append(f"One judge ({result['judges'][0]}): agreement between judges needs two.")
     else:
         rows = [["judges", "items", "same verdict", "Cohen's kappa", "players", "Kendall's tau"]]
-        for pair in found["pairs"]:
+        for pair in result["pairs"]:
             same = "–" if pair["same"] is None else f"{pair['same']:.1%}"
             tau = "–" if pair["kendall_tau"] is None else f"{pair['kendall_tau']:.3f}"
             kappa = _kappa(pair["cohen_kappa"], pair["items"])
             rows.append([" – ".join(pair["judges"]), f"{pair['items']:,}", same, kappa, str(pair["players"]), tau])
-        fleiss = found["fleiss"]
-        lines += table(rows)
+        fleiss = result["fleiss"]
+        lines.append(table(rows, markdown=True))
         lines += [
             "",
             f"Fleiss' kappa of all {fleiss['judges']} judges on the {fleiss['items']:,} items that all of them judged: "
@@ -184,7 +168,7 @@ def _agreement(found: Mapping[str, Any]) -> list[str]:
             "Kappa: 0 is what chance alone gives, 1 is full agreement. "
             "Tau: agreement on the ranking of the players, −1 to 1.",
         ]
-    for judge, repeat in found["repeats"].items():
+    for judge, repeat in result["repeats"].items():
         lines.append(
             f"{judge} judged {repeat['items']:,} items {repeat['verdicts']} times each: Fleiss' kappa among these "
             f"verdicts {_kappa(repeat['fleiss_kappa'], repeat['items'])}; a majority counts above."
@@ -200,7 +184,7 @@ def _files(result: Mapping[str, Any]) -> list[str]:
     counts = result["files"]
     ignored = sum(sum(count["ignored"].values()) for count in counts)
     lines = [
-        f"{sum(count['lines'] for count in counts):,} lines of {len(counts)} file{'s' * (len(counts) > 1)}: "
+        f"{sum(count['lines'] for count in counts):,} lines of {counted(len(counts), 'file')}: "
         f"{sum(count['used'] for count in counts):,} verdicts, {ignored:,} ignored (score is not 1, 2 or 3)."
     ]
     if result["left_out"]:
@@ -212,88 +196,3 @@ def _files(result: Mapping[str, Any]) -> list[str]:
                 f"- {count['path']}: {sum(count['ignored'].values()):,} of {count['lines']:,} ignored ({reasons})"
             )
     return lines
-
-
-# Picture
-
-
-def draw(result: Mapping[str, Any], file: BinaryIO) -> bool:
-    """Draw the ratings with both intervals, and the score of every player against every other, as PNG into `file`.
-
-    Returns:
-        whether the font lacks characters of the names, which are boxes in the picture then.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    count = len(result["players"])
-    height = max(3.6, 1.7 + 0.46 * count)
-    figure = Figure(figsize=(8.4 + height, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, width_ratios=[6.2, height])
-    _draw_ratings(left, result)
-    _draw_matrix(figure, right, result)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        figure.savefig(file, format="png")
-    lacking = [one for one in caught if str(one.message).startswith("Glyph ") and "missing from" in str(one.message)]
-    for other in caught:
-        if other not in lacking:
-            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-    return bool(lacking)
-
-
-def _draw_ratings(axes: Any, result: Mapping[str, Any]) -> None:
-    rows = result["players"]
-    places = range(len(rows))
-    with_interval = next((place for place in places if rows[place]["interval"] is not None), None)
-    for place, row in zip(places, rows, strict=True):
-        colour = f"C{(row['group'] - 1) % 10}"
-        first = place == 0
-        axes.plot(row["single_order"], [place] * 2, color="0.82", lw=7, solid_capstyle="butt", zorder=1,
-                  label="one order" * first)  # fmt: skip
-        if row["interval"] is not None:
-            axes.plot(row["interval"], [place] * 2, color=colour, lw=2.5, zorder=2,
-                      label="95 % interval" * (place == with_interval))  # fmt: skip
-        axes.plot(row["rating"], place, "o", color=colour, ms=7, zorder=3)
-        axes.annotate(f"{row['rating']:.0f}", (row["rating"], place), (0, 7), textcoords="offset points",
-                      ha="center", fontsize=8)  # fmt: skip
-    axes.axvline(result["settings"]["start"], color="0.6", lw=0.8, ls=":", zorder=0)
-    labels = [_label(place, row) for place, row in enumerate(rows, 1)]
-    axes.set_yticks(places, labels, fontsize=9, parse_math=False)  # a name may hold dollars
-    axes.set_ylim(len(rows) - 0.5, -0.7)
-    axes.set_xlabel("Elo")
-    title = f"{result['games']:,} games, {result['settings']['orders']:,} orders"
-    if rows[-1]["group"] > 1:
-        title += "; colours never met and cannot be compared"
-    axes.set_title(title, fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", fontsize=8)  # where the ratings, which fall to the left, leave room
-
-
-def _label(place: int, row: Mapping[str, Any]) -> str:
-    name = f"{place}  {row['player']}{' *' * row['few_games']}"
-    return "\n".join(textwrap.wrap(name, LABEL_WIDTH, max_lines=LABEL_LINES, placeholder="…"))
-
-
-def _draw_matrix(figure: Any, axes: Any, result: Mapping[str, Any]) -> None:
-    import numpy
-
-    names = [row["player"] for row in result["players"]]
-    shares = numpy.full((len(names), len(names)), numpy.nan)
-    for at, name in enumerate(names):
-        for other, counts in result["matrix"][name].items():
-            shares[at, names.index(other)] = score(counts)
-    image = axes.imshow(100 * shares, cmap="RdBu", vmin=0, vmax=100)
-    for (row, column), share in numpy.ndenumerate(shares):
-        if not numpy.isnan(share) and len(names) <= MOST_CELLS_WITH_NUMBERS:
-            colour = "white" if abs(share - 0.5) > 0.32 else "black"
-            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=8)
-    ticks = range(len(names))
-    axes.set_xticks(ticks, [place + 1 for place in ticks], fontsize=8)
-    axes.set_yticks(ticks, [place + 1 for place in ticks], fontsize=8)
-    axes.tick_params(length=0)
-    axes.set_facecolor("0.93")
-    axes.set_xlabel("against")
-    axes.set_title("score of the row, % (tie = half)", fontsize=10)
-    figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02).ax.tick_params(labelsize=8)
