@@ -8,6 +8,7 @@ PREDICTIONS = "predictions.jsonl"
 BASE_PREDICTIONS = "predictions_base.jsonl"
 COMPARISON = "comparison.json"
 MODEL_CARD = "README.md"
+LOCK = ".lock"  # held by the run that writes there
 
 
 def is_detail(name: str) -> bool:

@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from common.errors import DataError
+from common.errors import DataError, FailedRunError, RequestError
 
 OPENAI_URL = "https://api.openai.com/v1"
 RETRIED = (408, 409, 429)  # and every 5xx: the same request may work later
@@ -35,7 +35,7 @@ ADVICE = {
 }
 
 
-class RefusedError(Exception):
+class RefusedError(RequestError):
     """The endpoint will give the same answer however often it is asked."""
 
 
@@ -43,7 +43,7 @@ class PromptRefusedError(RefusedError):
     """The same, where it may be for this prompt alone."""
 
 
-class UnavailableError(Exception):
+class UnavailableError(FailedRunError):
     """The endpoint serves this user no more for now."""
 
 

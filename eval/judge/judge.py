@@ -22,223 +22,237 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from common.commands import exit_status
 from common.errors import DataError
-from eval.judge.client import OPENAI_URL, Judge, Pace, RefusedError, UnavailableError, api_key, check_url
+from eval.judge.client import OPENAI_URL, Judge, Pace, api_key, check_url
 from eval.judge.inputs import Comparison, Player, Question, first_few, plan, read_players, read_questions
-from eval.judge.output import Ratings, make_settings
+from eval.judge.output import Ratings, origin_of
 from eval.judge.prompts import FAILED, KINDS, judge_prompt
 from eval.judge.run import Outcome, judge_all
-from eval.judge.summary import position_warning, table, tally_pairs, tokens
+from eval.judge.summary import position_warning, tally_pairs, tally_table, token_counts
 
 CHARACTERS_PER_TOKEN = 4  # of English, about
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for; `--help` says what each is."""
+
+    questions: str
+    answers: list[str]
+    output: str
+    names: list[str] | None
+    prompt: str
+    model: str
+    base_url: str
+    temperature: float
+    max_tokens: int
+    seed: int | None
+    concurrency: int
+    requests_per_minute: float | None
+    timeout: float
+    max_retries: int
+    retry_wait: float
+    retry_failures: bool
+    allow_missing: bool
+    dry_run: bool
+    command: str  # the same again
+
+    @property
+    def how_to_go_on(self) -> str:
+        """The command that goes on where this one ends."""
+        return f"To go on:\n    {self.command}"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Read, judge what is not judged yet, and sum up."""
-    argv = sys.argv[1:] if argv is None else argv
-    args = parse(argv)
-    try:
-        questions = read_questions(args.questions)
-        players = read_players(args.answers, questions, args.names)
-        comparisons = plan_comparisons(questions, players, args)
-        if args.dry_run:
-            return show_plan(args, questions, players, comparisons)
-        return judge(args, argv, questions, players, comparisons)
-    except (DataError, RefusedError) as error:
-        print(f"eval.judge: error: {error}", file=sys.stderr)
-        return 2
-    except (OSError, UnavailableError) as error:
-        print(f"eval.judge: failed: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("eval.judge: interrupted; the same command goes on", file=sys.stderr)
-        return 130
+    settings = parse(sys.argv[1:] if argv is None else argv)
+    return exit_status("eval.judge", lambda: run(settings), interrupted="the same command goes on")
+
+
+def run(settings: Settings) -> int:
+    """Carry out a command; gives its exit status."""
+    questions = read_questions(settings.questions)
+    players = read_players(settings.answers, questions, settings.names)
+    comparisons = plan_comparisons(questions, players, settings.allow_missing)
+    sampling = {"temperature": settings.temperature, "max_tokens": settings.max_tokens, "seed": settings.seed}
+    origin = origin_of(questions, players, settings.prompt, settings.model, sampling)
+    if not settings.dry_run:
+        api_key(settings.base_url)  # before anything is written
+    with Ratings(settings.output, origin, note, dry=settings.dry_run) as ratings:
+        ratings.read(comparisons)
+        todo = [comparison for comparison in comparisons if not ratings.is_done(comparison, settings.retry_failures)]
+        if settings.dry_run:
+            print(f"{len(questions):,} questions; players: {', '.join(player.name for player in players)}")
+            show_plan(settings, comparisons, todo)
+            return 0
+        outcome, client = judge(settings, ratings, comparisons, todo)
+        if not isinstance(outcome.error, OSError):
+            ratings.tidy(questions, players)
+    judged = f"{len(ratings.records):,} of {len(comparisons):,} comparisons are judged."
+    if outcome.error is not None:
+        if ratings.records:
+            note(f"{judged} {settings.how_to_go_on}")
+        raise outcome.error
+    print(f"{judged} Ratings: {settings.output}")
+    print_summary(settings.output, players, ratings, client)
+    return status_of(outcome, settings, len(todo), judged, ratings)
 
 
 def judge(
-    args: argparse.Namespace,
-    argv: list[str],
-    questions: list[Question],
-    players: list[Player],
-    comparisons: list[Comparison],
-) -> int:
-    """Ask for what is missing, then print the summary; gives the exit status."""
-    api_key(args.base_url)  # before anything is written
-    with Ratings(args.output, settings(args, questions, players), note) as ratings:
-        ratings.read(comparisons)
-        todo = [comparison for comparison in comparisons if not ratings.is_done(comparison, args.retry_failures)]
-        stop = threading.Event()
-        client = make_client(args, stop)
+    settings: Settings, ratings: Ratings, comparisons: list[Comparison], todo: list[Comparison]
+) -> tuple[Outcome, Judge]:
+    """Ask for what is missing; each reply is among the ratings before the next is asked for."""
+    stop = threading.Event()
+    client = make_client(settings, stop)
 
-        def ask(comparison: Comparison) -> None:
-            ratings.append(comparison, client.ask(prompt_of(comparison, args.prompt)))
+    def ask(comparison: Comparison) -> None:
+        ratings.append(comparison, client.ask(prompt_of(comparison, settings.prompt)))
 
-        outcome = judge_all(todo, len(comparisons), ask, args.concurrency, stop)
-        if not isinstance(outcome.error, OSError):
-            ratings.tidy(questions, players)
-    if outcome.error is not None:
-        if ratings.records:
-            note(f"{progress(ratings, comparisons)} {how_to_go_on(argv)}")
-        raise outcome.error
-    print_summary(args, players, comparisons, ratings, client)
-    status = exit_status(outcome, args, argv, len(todo), progress(ratings, comparisons))
-    if not status and ratings.records and all(record["score"] == FAILED for record in ratings.records.values()):
-        note(f"eval.judge: failed: no reply could be read; see what they say in {args.output}")
-        return 1
-    return status
+    return judge_all(todo, len(comparisons), ask, settings.concurrency, stop), client
 
 
-def plan_comparisons(questions: list[Question], players: list[Player], args: argparse.Namespace) -> list[Comparison]:
-    """Every pair in both orders on every question; answers that are missing need --allow_missing."""
-    known = {question.key for question in questions}
+def plan_comparisons(questions: list[Question], players: list[Player], allow_missing: bool) -> list[Comparison]:
+    """Return every pair in both orders on every question; answers that are missing need --allow_missing."""
+    keys = {question.key for question in questions}
     for player in players:
-        others = [key for key in player.answers if key not in known]
+        others = [key for key in player.answers if key not in keys]
         if others:
             note(f"note: {player.name} has {len(others):,} answers to no question here: {first_few(others)}")
     comparisons, missing = plan(questions, players)
-    for name, keys in missing.items():
-        message = f"{name} has no answer to {len(keys):,} of {len(questions):,} questions: {first_few(keys)}"
-        if not args.allow_missing:
+    for name, unanswered in missing.items():
+        message = (
+            f"{name} has no answer to {len(unanswered):,} of {len(questions):,} questions: {first_few(unanswered)}"
+        )
+        if not allow_missing:
             raise DataError(f"{message}\n--allow_missing leaves these questions out of its pairs")
         note(f"note: {message}")
-    pairs = len(players) * (len(players) - 1) // 2
-    skipped = len(questions) * pairs - len(comparisons) // 2
+    pairs = len(questions) * math.comb(len(players), 2)
+    skipped = pairs - len(comparisons) // 2
     if skipped:
-        note(f"note: --allow_missing: {skipped:,} of {len(questions) * pairs:,} pairs of answers are skipped")
+        note(f"note: --allow_missing: {skipped:,} of {pairs:,} pairs of answers are skipped")
     if not comparisons:
         raise DataError("no question has answers of two players; do the files belong to these questions?")
     return comparisons
 
 
-def settings(args: argparse.Namespace, questions: list[Question], players: list[Player]) -> dict[str, Any]:
-    sampling = {"temperature": args.temperature, "max_tokens": args.max_tokens, "seed": args.seed}
-    return make_settings(questions, players, args.prompt, args.model, sampling)
-
-
-def make_client(args: argparse.Namespace, stop: threading.Event) -> Judge:
+def make_client(settings: Settings, stop: threading.Event) -> Judge:
+    """Return the judge behind the endpoint."""
     # OpenAI's newer models take only the one name, and many other servers know only the other.
-    is_openai = urlsplit(args.base_url).hostname == urlsplit(OPENAI_URL).hostname
-    sampling = {
-        "temperature": args.temperature,
-        "max_completion_tokens" if is_openai else "max_tokens": args.max_tokens,
-        **({} if args.seed is None else {"seed": args.seed}),
+    is_openai = urlsplit(settings.base_url).hostname == urlsplit(OPENAI_URL).hostname
+    sampling: dict[str, Any] = {
+        "temperature": settings.temperature,
+        "max_completion_tokens" if is_openai else "max_tokens": settings.max_tokens,
     }
-    pace = Pace(args.requests_per_minute, stop)
+    if settings.seed is not None:
+        sampling["seed"] = settings.seed
     return Judge(
-        args.base_url, args.model, sampling, pace, args.timeout, args.max_retries, args.retry_wait, note
-    )  # fmt: skip
+        settings.base_url,
+        settings.model,
+        sampling,
+        Pace(settings.requests_per_minute, stop),
+        settings.timeout,
+        settings.max_retries,
+        settings.retry_wait,
+        note,
+    )
 
 
 def prompt_of(comparison: Comparison, kind: str) -> str:
+    """Return what the judge is asked of a comparison."""
     key = comparison.question.key
     return judge_prompt(kind, comparison.question.text, comparison.first.answers[key], comparison.second.answers[key])
 
 
-# Saying
+# Messages
 
 
 def note(message: str) -> None:
+    """Print a line on stderr that leaves a progress bar whole."""
     from tqdm import tqdm
 
-    tqdm.write(message, file=sys.stderr)  # which leaves a progress bar whole
+    tqdm.write(message, file=sys.stderr)
 
 
-def show_plan(
-    args: argparse.Namespace, questions: list[Question], players: list[Player], comparisons: list[Comparison]
-) -> int:
+def show_plan(settings: Settings, comparisons: list[Comparison], todo: list[Comparison]) -> None:
     """Print the number of requests and the first prompt."""
-    with Ratings(args.output, settings(args, questions, players), note, dry=True) as ratings:
-        ratings.read(comparisons)
-    todo = [comparison for comparison in comparisons if not ratings.is_done(comparison, args.retry_failures)]
-    names = ", ".join(player.name for player in players)
-    print(f"{len(questions):,} questions; players: {names}")
     print(f"{len(comparisons):,} comparisons in both orders, {len(comparisons) - len(todo):,} of them judged already")
-    characters = sum(len(prompt_of(comparison, args.prompt)) for comparison in todo)
+    characters = sum(len(prompt_of(comparison, settings.prompt)) for comparison in todo)
+    read, written = characters // CHARACTERS_PER_TOKEN, len(todo) * settings.max_tokens
     print(
-        f"{len(todo):,} requests to {args.model} at {args.base_url}, about {characters // CHARACTERS_PER_TOKEN:,} "
-        f"tokens to read and at most {len(todo) * args.max_tokens:,} to write"
+        f"{len(todo):,} requests to {settings.model} at {settings.base_url}, about {read:,} tokens to read and at most "
+        f"{written:,} to write"
     )
     if todo:
         question, first, second = todo[0].key
         print(f"\nThe first prompt (question {question}, {first} against {second}):\n")
-        print(prompt_of(todo[0], args.prompt))
-    return 0
+        print(prompt_of(todo[0], settings.prompt))
 
 
-def progress(ratings: Ratings, comparisons: list[Comparison]) -> str:
-    return f"{len(ratings.records):,} of {len(comparisons):,} comparisons are judged."
-
-
-def how_to_go_on(argv: list[str]) -> str:
-    return f"To go on:\n    {shlex.join(['python', '-m', 'eval.judge', *argv])}"
-
-
-def print_summary(
-    args: argparse.Namespace, players: list[Player], comparisons: list[Comparison], ratings: Ratings, client: Judge
-) -> None:
-    failed = sum(record["score"] == FAILED for record in ratings.records.values())
-    print(f"{progress(ratings, comparisons)} Ratings: {args.output}")
-    if ratings.records:
+def print_summary(output: str, players: list[Player], ratings: Ratings, client: Judge) -> None:
+    """Print who won, what could not be read, what the run cost, and the next command."""
+    records = list(ratings.records.values())
+    failed = sum(record["score"] == FAILED for record in records)
+    if records:
         tallies = tally_pairs(players, ratings.records)
-        print(f"\n{table(tallies)}\n")
+        print(f"\n{tally_table(tallies)}\n")
         if warning := position_warning(tallies):
             print(f"{warning}\n")
-    print(f"replies that could not be read: {failed:,}{about_failures(failed, ratings)}")
+    cut_off = sum(record.get("finish_reason") == "length" for record in records)
+    advice = f"; {cut_off:,} were cut off: a larger --max_tokens with it leaves room to think" if cut_off else ""
+    advice = f" (--retry_failures asks again{advice})" if failed else ""
+    print(f"replies that could not be read: {failed:,}{advice}")
     print(f"requests of this run: {client.requests:,}, {client.retries:,} of them retries")
-    if ratings.records:
-        print(tokens(ratings.records.values()))
-    if len(ratings.records) > failed:
-        directory = shlex.quote(args.output.rstrip("/") or "/")
+    if records:
+        print(token_counts(records))
+    if len(records) > failed:
+        directory = shlex.quote(output.rstrip("/") or "/")
         print(f"next: python -m eval.elo {directory}/*.jsonl --output {directory}/elo")
 
 
-def about_failures(failed: int, ratings: Ratings) -> str:
-    """What to do about replies that could not be read."""
-    if not failed:
-        return ""
-    cut_off = sum(record.get("finish_reason") == "length" for record in ratings.records.values())
-    mend = f"; {cut_off:,} were cut off: a larger --max_tokens with it leaves room to think" if cut_off else ""
-    return f" (--retry_failures asks again{mend})"
-
-
-def exit_status(outcome: Outcome, args: argparse.Namespace, argv: list[str], asked: int, judged: str) -> int:
-    """Say what is missing of what was to be asked, why, and how to get it."""
+def status_of(outcome: Outcome, settings: Settings, asked: int, judged: str, ratings: Ratings) -> int:
+    """Say what is missing of what was to be asked, why, and how to get it; gives the exit status."""
     if outcome.signum is not None:
-        note(f"eval.judge: stopped by {signal.Signals(outcome.signum).name}: {judged} {how_to_go_on(argv)}")
+        note(f"eval.judge: stopped by {signal.Signals(outcome.signum).name}: {judged} {settings.how_to_go_on}")
         return 128 + outcome.signum
     if outcome.refused:
-        note(refusals(outcome.refused, args.allow_missing))
+        note(refusals(outcome.refused, settings.allow_missing))
     if outcome.given_up:
         comparison, error = outcome.given_up[-1]
         not_asked = asked - outcome.replies - len(outcome.given_up) - len(outcome.refused)
         ended = f"\n{not_asked:,} were not asked, as several failed in a row" if not_asked else ""
         note(
             f"eval.judge: failed: {asked - outcome.replies:,} comparisons got no reply\nfor {len(outcome.given_up):,} "
-            f"every try failed, the last of them {' / '.join(comparison.key)}: {error}{ended}\n{how_to_go_on(argv)}"
+            f"every try failed, the last of them {' / '.join(comparison.key)}: {error}{ended}\n{settings.how_to_go_on}"
         )
-    return 1 if outcome.given_up or (outcome.refused and not args.allow_missing) else 0
+    if outcome.given_up or (outcome.refused and not settings.allow_missing):
+        return 1
+    if ratings.records and all(record["score"] == FAILED for record in ratings.records.values()):
+        note(f"eval.judge: failed: no reply could be read; see what they say in {settings.output}")
+        return 1
+    return 0
 
 
 def refusals(refused: list[tuple[Comparison, Exception]], allowed: bool) -> str:
-    """What the endpoint did not take, and what to do about it."""
+    """Return what the endpoint did not take, and what to do about it."""
     questions = list(dict.fromkeys(comparison.question.key for comparison, _ in refused))
-    head = "note: --allow_missing:" if allowed else "eval.judge: failed:"
-    said = (
-        f"{head} {len(refused):,} comparisons have no rating, as their prompts are refused; by question_id: "
-        f"{first_few(questions)}\nthe last: {refused[-1][1]}"
+    message = (
+        f"{'note: --allow_missing:' if allowed else 'eval.judge: failed:'} {len(refused):,} comparisons have no "
+        f"rating, as their prompts are refused; by question_id: {first_few(questions)}\nthe last: {refused[-1][1]}"
     )
     advice = "\nor do without: the same command with --allow_missing. Other answers need another --output."
-    return said if allowed else said + advice
+    return message if allowed else message + advice
 
 
 # The command line
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
-    """The command line; SystemExit with status 2 and a message where it is wrong."""
+def parse(argv: list[str]) -> Settings:
+    """Return what a command line asks for; a wrong one ends the program with a message and status 2."""
     parser = argparse.ArgumentParser(
         prog="python -m eval.judge",
         description=__doc__,
@@ -246,17 +260,18 @@ def parse(argv: list[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add_flags(parser)
-    args = parser.parse_args(argv)
-    args.names = None if args.names is None else [name.strip() for name in args.names.split(",")]
-    if args.names is not None and not all(args.names):
-        parser.error("--names: a name is empty; one for each answer file is needed, with commas between them")
-    if not args.model:
+    flags = vars(parser.parse_args(argv))
+    if flags["names"] is not None:
+        flags["names"] = [name.strip() for name in flags["names"].split(",")]
+        if not all(flags["names"]):
+            parser.error("--names: a name is empty; one for each answer file is needed, with commas between them")
+    if not flags["model"]:
         parser.error("--model (or OPENAI_MODEL) is needed: the name under which the endpoint serves the judge")
     try:
-        check_url(args.base_url)
+        check_url(flags["base_url"])
     except DataError as error:
         parser.error(str(error))
-    return args
+    return Settings(**flags, command=shlex.join(["python", "-m", "eval.judge", *argv]))
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -288,7 +303,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def at_least(least: float) -> Callable[[str], float]:
-    """A number of the type of `least` that is not smaller, for argparse."""
+    """Return what reads a number of the type of `least` that is not smaller, for argparse."""
 
     def read(text: str) -> float:
         value = type(least)(text)

@@ -1,6 +1,6 @@
 """The output directory of a judge: ratings files that grow by one line a reply, what they were made from, and a lock.
 
-    with Ratings(directory, settings, note) as ratings:
+    with Ratings(directory, origin, note) as ratings:
         ratings.read(comparisons)  # of earlier runs
         ratings.append(comparison, reply)  # on the disk when it returns
         ratings.tidy(questions, players)
@@ -8,7 +8,7 @@
 judge.json says what the ratings were made from, so that ratings of other inputs never stand among them.
 """
 
-import fcntl
+import contextlib
 import hashlib
 import itertools
 import json
@@ -19,33 +19,34 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import DataError
-from common.files import write_whole
+from common.files import read_json, write_json, write_whole
+from common.lock import locked
 from eval.judge.client import Reply, StoppedError
 from eval.judge.inputs import Comparison, Player, Question, safe_name
 from eval.judge.prompts import FAILED, Judgement, read_reply, template
 
 MANIFEST = "judge.json"
-LOCK = ".lock"
 SCORES = (-1, 1, 2, 3)
 LONGEST_NAME = 240  # bytes; file systems take 255, and a whole file is first written beside its place
 Key = tuple[str, str, str]
 
 
-def make_settings(
+def origin_of(
     questions: list[Question], players: list[Player], kind: str, judge: str, sampling: dict[str, Any]
 ) -> dict[str, Any]:
-    """What ratings depend on; texts by their hash."""
+    """Return what ratings are made from, texts by their hash: the content of judge.json."""
     return {
         "judge": judge,
         "prompt": kind,
-        "prompt_text": _hash(template(kind)),
+        "prompt_text": digest(template(kind)),
         **sampling,
-        "questions": _hash([[question.key, question.text, question.category] for question in questions]),
-        "answers": {player.name: _hash(player.answers) for player in players},
+        "questions": digest([[question.key, question.text, question.category] for question in questions]),
+        "answers": {player.name: digest(player.answers) for player in players},
     }
 
 
-def _hash(value: Any) -> str:
+def digest(value: Any) -> str:
+    """Return a short hash of a value that JSON holds."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -55,27 +56,26 @@ class Ratings:
     Use as a context manager; after it nothing is written. `records` holds the last record of each comparison.
 
     Args:
+        origin: what they are made from, as `origin_of` gives it.
         note: is told what was put right.
         dry: read only: nothing is made, locked or repaired.
     """
 
-    def __init__(self, directory: str, settings: dict[str, Any], note: Callable[[str], None], dry: bool = False):
-        self.directory, self.settings, self.note, self.dry = Path(directory), settings, note, dry
+    def __init__(self, directory: str, origin: dict[str, Any], note: Callable[[str], None], dry: bool = False):
+        self.directory, self.origin, self.note, self.dry = Path(directory), origin, note, dry
         self.records: dict[Key, dict[str, Any]] = {}
         self.files: dict[Path, int] = {}  # open for appending
-        self.write_lock, self.is_open, self.lock_file = threading.Lock(), False, None
+        self.write_lock, self.is_open, self.lock = threading.Lock(), False, contextlib.ExitStack()
 
     def __enter__(self) -> "Ratings":
         if not self.dry:
-            self._lock()
+            self.lock.enter_context(locked(self.directory, "--output"))
             self.is_open = True
         return self
 
     def __exit__(self, *error: object) -> None:
-        with self.write_lock:
+        with self.write_lock, self.lock:
             self._close_files()
-            if self.lock_file is not None:
-                self.lock_file.close()
 
     def _close_files(self) -> None:
         self.is_open = False
@@ -83,58 +83,35 @@ class Ratings:
             os.close(file)
         self.files = {}
 
-    def _lock(self) -> None:
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            file = (self.directory / LOCK).open("a+")
-        except OSError as error:
-            raise DataError(f"--output {self.directory} cannot be written: {error.strerror}") from error
-        self.lock_file = file
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            by = file.read().strip()
-            file.close()
-            raise DataError(
-                f"--output {self.directory}: another run (process {by}) is writing there; wait for it, or give another "
-                "directory"
-            ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-
     # What the ratings were made from
 
-    def _check_settings(self) -> None:
+    def _check_origin(self) -> None:
         path = self.directory / MANIFEST
-        found = [file for file in sorted(self.directory.glob("*.jsonl")) if file.stat().st_size]
-        old = _read_manifest(path) if found else None  # what no rating was made from may change
+        ratings = [file for file in sorted(self.directory.glob("*.jsonl")) if file.stat().st_size]
+        old = _read_manifest(path) if ratings else {"answers": {}}  # what no rating was made from may change
         if old is None:
-            if found:
-                raise DataError(
-                    f"--output {self.directory} holds {found[0].name} but no {MANIFEST}, so what it was made from is "
-                    "not known; give another directory"
-                )
-            old = {"answers": {}}
-        else:
-            self._compare(old)
+            raise DataError(
+                f"--output {self.directory} holds {ratings[0].name} but no {MANIFEST}, so what it was made from is not "
+                "known; give another directory"
+            )
+        if ratings:
+            self._refuse_other_origin(old)
         # Players may join later: their pairs are further files.
-        new = self.settings | {"answers": old["answers"] | self.settings["answers"]}
+        new = self.origin | {"answers": old["answers"] | self.origin["answers"]}
         if new != old and not self.dry:
-            write_whole(path, json.dumps(new, indent=2, ensure_ascii=False) + "\n")
+            write_json(path, new)
 
-    def _compare(self, old: dict[str, Any]) -> None:
+    def _refuse_other_origin(self, old: dict[str, Any]) -> None:
         changed = []
-        for name in sorted((old.keys() | self.settings.keys()) - {"answers"}):
-            before, now = old.get(name), self.settings.get(name)
+        for name in sorted((old.keys() | self.origin.keys()) - {"answers"}):
+            before, now = old.get(name), self.origin.get(name)
             # Replies that ended by themselves would be the same with room for more.
             is_wider = name == "max_tokens" and isinstance(before, int) and before < now
             if before != now and not is_wider:
                 is_hash = name in ("questions", "prompt_text")
                 changed.append(f"{name} (other text)" if is_hash else f"{name} (was {before!r}, is {now!r})")
-        for player, digest in self.settings["answers"].items():
-            if old["answers"].get(player, digest) != digest:
+        for player, answers in self.origin["answers"].items():
+            if old["answers"].get(player, answers) != answers:
                 changed.append(f"the answers of {player} (other text)")
         if changed:
             raise DataError(
@@ -145,7 +122,8 @@ class Ratings:
     # Ratings
 
     def path(self, first: str, second: str) -> Path:
-        parts = (first, "vs", second, self.settings["judge"], self.settings["prompt"])
+        """Return the file of the ratings of two players, shown in this order."""
+        parts = (first, "vs", second, self.origin["judge"], self.origin["prompt"])
         return self.directory / ("-".join(map(safe_name, parts)) + ".jsonl")
 
     def read(self, comparisons: Iterable[Comparison]) -> None:
@@ -158,7 +136,7 @@ class Ratings:
         keys = {comparison.key for comparison in comparisons}
         pairs = sorted({key[1:] for key in keys})
         self._check_names(pairs)
-        self._check_settings()
+        self._check_origin()
         for first, second in pairs:
             path = self.path(first, second)
             if path.is_file():
@@ -194,6 +172,7 @@ class Ratings:
         return content[:end].split(b"\n")[:-1]  # not splitlines: a reply may hold other line breaks
 
     def is_done(self, comparison: Comparison, retry_failures: bool) -> bool:
+        """Return whether a comparison needs no request."""
         record = self.records.get(comparison.key)
         return record is not None and not (retry_failures and record["score"] == FAILED)
 
@@ -204,7 +183,7 @@ class Ratings:
             StoppedError: the run is over.
             OSError: it could not be written; what was there before is whole.
         """
-        record = make_record(comparison, reply, self.settings)
+        record = make_record(comparison, reply, self.origin)
         with self.write_lock:
             if not self.is_open:
                 raise StoppedError
@@ -229,17 +208,17 @@ class Ratings:
                 write_whole(path, content)
 
 
-def make_record(comparison: Comparison, reply: Reply, settings: dict[str, Any]) -> dict[str, Any]:
-    """A line of a ratings file. A reply that was cut off at --max_tokens is a failure: its last number may be too."""
+def make_record(comparison: Comparison, reply: Reply, origin: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of a ratings file. A reply that was cut off is a failure: its last number may be cut off too."""
     cut_off = reply.finish_reason == "length"
-    judgement = Judgement(FAILED) if cut_off else read_reply(settings["prompt"], reply.text)
+    judgement = Judgement(FAILED) if cut_off else read_reply(origin["prompt"], reply.text)
     return {
         "question_id": comparison.question.id,
         "category": comparison.question.category,
         "model_1": comparison.first.name,
         "model_2": comparison.second.name,
-        "judge": settings["judge"],
-        "prompt": settings["prompt"],
+        "judge": origin["judge"],
+        "prompt": origin["prompt"],
         "score": judgement.score,
         **({"scores": list(judgement.scores)} if judgement.scores else {}),
         "reply": reply.text,
@@ -268,7 +247,7 @@ def _append_durably(file: int, line: bytes) -> None:
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = read_json(path)
     except FileNotFoundError:
         return None
     except ValueError as error:

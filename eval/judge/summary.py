@@ -1,7 +1,9 @@
 """What a judge said, in a table.
 
-tallies = tally_pairs(players, records)
-print(table(tallies), position_warning(tallies))
+    tallies = tally_pairs(players, records)
+    print(tally_table(tallies), position_warning(tallies))
+
+The table is Markdown, for a terminal and a page.
 """
 
 import itertools
@@ -9,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.text import table
 from eval.judge.inputs import Player
 from eval.judge.output import Key
 from eval.judge.prompts import FAILED, FIRST, SECOND, TIE
@@ -16,6 +19,7 @@ from eval.judge.prompts import FAILED, FIRST, SECOND, TIE
 # Two answers that are equally good change places by chance in half of the questions; a judge that goes by position also
 # leans to one side. Questions judged in both orders, and how far from half the wins of the one shown first.
 FEWEST, LEANING = 10, 0.25
+TURNED = {FIRST: SECOND, SECOND: FIRST, TIE: TIE}  # a result, with the answers in the other order
 
 
 @dataclass
@@ -55,61 +59,57 @@ class Tally:
 
 def tally(records: Mapping[Key, dict[str, Any]], first: str, second: str) -> Tally:
     """Count the judgements of two players."""
-    found = Tally()
+    pair = Tally()
     for question in dict.fromkeys(key[0] for key in records):
         results = set()
         orders = [records.get((question, *order)) for order in ((first, second), (second, first))]
         for record in filter(None, orders):
             if record["score"] == FAILED:
-                found.failed += 1
+                pair.failed += 1
                 continue
-            straight = record["model_1"] == first
-            found.shown_first += record["score"] == FIRST
+            is_turned = record["model_1"] != first
+            pair.shown_first += record["score"] == FIRST
             if "scores" in record:
-                found.scores.append(tuple(record["scores"] if straight else reversed(record["scores"])))
-            results.add(record["score"] if straight else {FIRST: SECOND, SECOND: FIRST, TIE: TIE}[record["score"]])
-            found.wins += (record["score"] == FIRST) == straight and record["score"] != TIE
-            found.ties += record["score"] == TIE
-            found.losses += (record["score"] == SECOND) == straight and record["score"] != TIE
+                pair.scores.append(tuple(reversed(record["scores"]) if is_turned else record["scores"]))
+            result = TURNED[record["score"]] if is_turned else record["score"]
+            results.add(result)
+            pair.wins += result == FIRST
+            pair.ties += result == TIE
+            pair.losses += result == SECOND
         if all(record is not None and record["score"] != FAILED for record in orders):
-            found.both += 1
-            found.changed += len(results) > 1
-    return found
+            pair.both += 1
+            pair.changed += len(results) > 1
+    return pair
 
 
 def tally_pairs(players: Iterable[Player], records: Mapping[Key, dict[str, Any]]) -> dict[tuple[str, str], Tally]:
-    """The judgements of every two players, by their names."""
+    """Return the judgements of every two players, by their names."""
     pairs = itertools.combinations([player.name for player in players], 2)
     return {(a, b): tally(records, a, b) for a, b in pairs}
 
 
-def table(tallies: Mapping[tuple[str, str], Tally]) -> str:
-    """One row for each pair, with what the columns mean below; Markdown."""
+def tally_table(tallies: Mapping[tuple[str, str], Tally]) -> str:
+    """Return a Markdown table, one row for each pair, with what the columns mean below."""
     header = ["A", "B", "A wins", "ties", "B wins", "failed", "order changed it", "shown first wins"]
-    rows, scored = [], False
-    for (a, b), one in tallies.items():
-        row = [a, b, one.wins, one.ties, one.losses, one.failed]
-        row += [_share(one.changed, one.both), _share(one.shown_first, one.decided)]
-        if one.mean_scores:
-            scored = True
-            row += [f"{mean:.2f}" for mean in one.mean_scores]
-        rows.append([*map(str, row)])
-    header += ["mean A", "mean B"] * scored
-    rows = [row + ["–"] * (len(header) - len(row)) for row in rows]
-    return "\n".join(
-        [
-            *_aligned([header, *rows]),
-            "Wins and ties count both orders. order changed it: of the questions judged in both orders, those with two "
-            "different results. shown first wins: of the judgements that are no tie; half of them where the order has "
-            "no weight.",
-        ]
+    has_scores = any(pair.mean_scores for pair in tallies.values())
+    rows = [header + ["mean A", "mean B"] * has_scores]
+    for names, pair in tallies.items():
+        counts = map(str, (pair.wins, pair.ties, pair.losses, pair.failed))
+        row = [*names, *counts, _share(pair.changed, pair.both), _share(pair.shown_first, pair.decided)]
+        means = [f"{mean:.2f}" for mean in pair.mean_scores or ()] or ["–", "–"]
+        rows.append(row + means * has_scores)
+    return (
+        f"{table(rows, left=(0, 1), markdown=True)}\n"
+        "Wins and ties count both orders. order changed it: of the questions judged in both orders, those with two "
+        "different results. shown first wins: of the judgements that are no tie; half of them where the order has no "
+        "weight."
     )
 
 
 def position_warning(tallies: Mapping[tuple[str, str], Tally]) -> str | None:
-    """A sentence where the judge goes by the order in which answers are shown more than by the answers."""
+    """Return a sentence where the judge goes by the order in which answers are shown more than by the answers."""
     names = ("both", "changed", "shown_first", "decided")
-    both, changed, first, decided = (sum(getattr(one, name) for one in tallies.values()) for name in names)
+    both, changed, first, decided = (sum(getattr(pair, name) for pair in tallies.values()) for name in names)
     if both < FEWEST or changed <= both / 2 or abs(first / max(decided, 1) - 0.5) < LEANING:
         return None
     return (
@@ -118,24 +118,16 @@ def position_warning(tallies: Mapping[tuple[str, str], Tally]) -> str | None:
     )
 
 
-def tokens(records: Iterable[Mapping[str, Any]]) -> str:
-    """Tokens of all replies, as far as the server said."""
-    sums, silent = {"prompt_tokens": 0, "completion_tokens": 0}, 0
+def token_counts(records: Iterable[Mapping[str, Any]]) -> str:
+    """Return the tokens of all replies in words, as far as the server counted them."""
+    sums, uncounted = {"prompt_tokens": 0, "completion_tokens": 0}, 0
     for record in records:
         for name in sums:
             sums[name] += record.get(name) or 0
-        silent += record.get("prompt_tokens") is None
-    unknown = f"; {silent:,} replies came without a count" if silent else ""
+        uncounted += record.get("prompt_tokens") is None
+    unknown = f"; {uncounted:,} replies came without a count" if uncounted else ""
     return f"tokens of all replies: {sums['prompt_tokens']:,} read, {sums['completion_tokens']:,} written{unknown}"
 
 
 def _share(part: int, whole: int) -> str:
     return f"{part} of {whole} ({part / whole:.0%})" if whole else "–"
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
