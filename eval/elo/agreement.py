@@ -36,11 +36,11 @@ def majority(verdicts: Sequence[str]) -> str:
 
 def _by_question(games: Iterable[Game]) -> dict[tuple, dict[str, dict[Pair, list[str]]]]:
     """Return (question, the two players, sorted) → judge → order of showing → verdicts."""
-    found: dict = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    verdicts: dict = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for game in games:
         order = (game.first, game.second)
-        found[game.question, *sorted(order)][game.judge][order].append(verdict_of(game))
-    return found
+        verdicts[game.question, *sorted(order)][game.judge][order].append(verdict_of(game))
+    return verdicts
 
 
 def shared_items(games: Iterable[Game], judges: Sequence[str]) -> list[tuple[str, ...]]:

@@ -170,19 +170,19 @@ class Judge:
         )
 
     def _explain(self, error: Exception) -> str:
-        """What failed, where another try may help; else raises as `ask`, or the error itself if it is a bug of ours."""
+        """Return what failed, where another try may help; else raise as `ask`, or the error itself if it is a bug of ours."""
         import openai
 
         match error:
             case openai.APIStatusError():
-                said = f"HTTP {error.status_code}: {_message(error)}"
+                status = f"HTTP {error.status_code}: {_message(error)}"
                 if error.code == "insufficient_quota":  # a 429 that waiting does not end
-                    raise UnavailableError(f"{self.base_url}: {said}") from error
+                    raise UnavailableError(f"{self.base_url}: {status}") from error
                 if error.status_code not in RETRIED and error.status_code < 500:
                     advice = ADVICE.get(error.status_code, "another try would end the same way")
                     kind = PromptRefusedError if error.status_code in OF_ONE_PROMPT else RefusedError
-                    raise kind(f"{self.base_url} refuses the request: {said}\n{advice}") from error
-                return said
+                    raise kind(f"{self.base_url} refuses the request: {status}\n{advice}") from error
+                return status
             case openai.APITimeoutError():
                 return f"no reply within {self.timeout:g} s (--timeout)"
             case openai.APIConnectionError():
@@ -214,7 +214,7 @@ class Judge:
 
 
 def api_key(base_url: str) -> str:
-    """OPENAI_API_KEY; a local server needs none, but the openai package does not start without one.
+    """Return OPENAI_API_KEY; a local server needs none, but the openai package does not start without one.
 
     Raises:
         DataError: there is none, and the endpoint is OpenAI's own; or it cannot stand in a header, where an error of
@@ -234,7 +234,7 @@ def api_key(base_url: str) -> str:
 
 
 def check_url(base_url: str) -> None:
-    """Raises DataError where it is not the URL of a server."""
+    """Refuse what is not the URL of a server. Raises DataError."""
     try:
         parts = urlsplit(base_url)
         is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -245,14 +245,14 @@ def check_url(base_url: str) -> None:
 
 
 def _read_completion(completion: Any) -> Reply:
-    """The first choice; a message without text (content null, a refusal) is an empty one."""
+    """Return the first choice; a message without text (content null, a refusal) is an empty one."""
     choices = getattr(completion, "choices", None)
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = getattr(choice, "message", None)
     content = getattr(message, "content", None)
     if message is None or not isinstance(content, str | None):
-        shown = completion if isinstance(completion, str) else getattr(completion, "model_extra", None) or completion
-        raise _BadReplyError(" ".join(str(shown).split())[:120])
+        content = completion if isinstance(completion, str) else getattr(completion, "model_extra", None) or completion
+        raise _BadReplyError(" ".join(str(content).split())[:120])
     usage = getattr(completion, "usage", None)
     tokens = (getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens"))
     tokens = (number if isinstance(number, int) else None for number in tokens)
@@ -260,14 +260,14 @@ def _read_completion(completion: Any) -> Reply:
 
 
 def _message(error: Any) -> str:
-    """What the server says, on one line."""
+    """Return what the server says, on one line."""
     body = error.body
-    said = body.get("message") if isinstance(body, dict) else body
-    return " ".join(str(said or error.response.reason_phrase or "no message").split())[:300]
+    message = body.get("message") if isinstance(body, dict) else body
+    return " ".join(str(message or error.response.reason_phrase or "no message").split())[:300]
 
 
 def _retry_after(error: Exception) -> float | None:
-    """Seconds that a response asks to wait: Retry-After (RFC 9110, 10.2.3: seconds or a date), or retry-after-ms."""
+    """Return the seconds that a response asks to wait: Retry-After (RFC 9110, 10.2.3: seconds or a date), or retry-after-ms."""
     headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", {})
     milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after", "")
     try:

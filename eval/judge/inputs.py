@@ -1,8 +1,10 @@
 """Questions and answers from files, and which of them are to be compared.
 
-questions = read_questions("question.jsonl")
-players = read_players(["a.jsonl", "b.jsonl"], questions, names=None)
-comparisons, missing = plan(questions, players)
+    questions = read_questions("question.jsonl")
+    players = read_players(["a.jsonl", "b.jsonl"], questions, names=None)
+    comparisons, missing = plan(questions, players)
+
+Whatever cannot be matched without doubt is a `DataError` that says where it stands.
 """
 
 import itertools
@@ -125,7 +127,7 @@ def read_player(path: str, questions: list[Question], name: str | None) -> Playe
 
 
 def plan(questions: list[Question], players: list[Player]) -> tuple[list[Comparison], dict[str, list[str]]]:
-    """Every pair on every question in both orders, by question; and {player: ids of questions without its answer}."""
+    """Return every pair on every question in both orders, and {player: ids of questions without its answer}."""
     comparisons = []
     for question in questions:
         for pair in itertools.combinations(players, 2):
@@ -136,18 +138,19 @@ def plan(questions: list[Question], players: list[Player]) -> tuple[list[Compari
 
 
 def safe_name(name: str) -> str:
-    """The name as part of a file's name: letters and digits stay, and . _ - but for a dot at the start."""
+    """Return a name as part of a file's name: letters and digits stay, and . _ - but for a dot at the start."""
     safe = "".join(character if character.isalnum() or character in "._-" else "_" for character in name)
     return f"_{safe[1:]}" if safe.startswith(".") else safe
 
 
 def first_few(names: list[str]) -> str:
+    """Return the first names, and how many follow."""
     more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
 
 
 def _keys(path: str, rows: list[tuple[int, Any]], questions: list[Question]) -> Iterator[str]:
-    """The key of the question that each row answers."""
+    """Yield the key of the question that each row answers."""
     without = [line for line, row in rows if "question_id" not in row]
     if not without:
         for line, row in rows:
@@ -178,13 +181,13 @@ def _words(text: str) -> str:
 
 
 def _name(path: str, rows: list[tuple[int, Any]]) -> str:
-    found = {str(row["model_id"]) for _, row in rows if row.get("model_id")}
-    if len(found) > 1:
+    names = {str(row["model_id"]) for _, row in rows if row.get("model_id")}
+    if len(names) > 1:
         raise DataError(
-            f"{path}: answers of {len(found)} models ({first_few(sorted(found))}); give each its own file, or one name "
+            f"{path}: answers of {len(names)} models ({first_few(sorted(names))}); give each its own file, or one name "
             "to all with --names"
         )
-    return found.pop() if found else Path(path.removesuffix(".gz")).stem
+    return names.pop() if names else Path(path.removesuffix(".gz")).stem
 
 
 def _id(where: str, record: dict[str, Any]) -> int | str:
@@ -199,9 +202,9 @@ def _id(where: str, record: dict[str, Any]) -> int | str:
 def _text(where: str, record: dict[str, Any], field: str, what: str) -> str:
     value = record.get(field)
     if not isinstance(value, str):
-        found = f"holds {kind(value)}" if field in record else "is missing"
+        state = f"holds {kind(value)}" if field in record else "is missing"
         raise DataError(
-            f"{where}: {field} {found}; {what}, a text, is needed (it has {', '.join(record) or 'no field'})"
+            f"{where}: {field} {state}; {what}, a text, is needed (it has {', '.join(record) or 'no field'})"
         )
     return value
 

@@ -62,12 +62,12 @@ class Judgement(NamedTuple):
 
 
 def template(kind: str) -> str:
-    """The text that all prompts of a kind share."""
+    """Return the text that all prompts of a kind share."""
     return QUESTION + TASKS[kind]
 
 
 def judge_prompt(kind: str, question: str, first: str, second: str) -> str:
-    """The whole prompt. An answer cannot close its own part: the mark is a hash of what it stands around.
+    """Return the whole prompt. An answer cannot close its own part: the mark is a hash of what it stands around.
 
     Half a character (one of a surrogate pair), which has no UTF-8 and can be neither sent nor printed, becomes "?".
     """
@@ -93,7 +93,7 @@ LEAD = r"(?:(?:my|the|final|overall)\s+)*"
 
 
 def read_reply(kind: str, reply: str) -> Judgement:
-    """What a reply says; what is not plain is a failure, never a guess.
+    """Return what a reply says; what is not plain is a failure, never a guess.
 
     The last line that speaks of `verdict:` or `scores:` counts and must hold that alone. Scores without the word are
     taken from a line of two numbers where all such lines say the same. Thoughts in <think> do not count.
@@ -107,19 +107,19 @@ def read_reply(kind: str, reply: str) -> Judgement:
         return _read_verdict(value or "")
     if value is not None:
         return _read_scores(value)
-    found = {_read_scores(line) for line in lines} - {Judgement(FAILED)}
-    return found.pop() if len(found) == 1 else Judgement(FAILED)
+    judgements = {_read_scores(line) for line in lines} - {Judgement(FAILED)}
+    return judgements.pop() if len(judgements) == 1 else Judgement(FAILED)
 
 
 def _plain(line: str) -> str:
-    """The line without what Markdown, LaTeX, brackets and special tokens add, and without a stop at its end."""
+    """Return the line without what Markdown, LaTeX, brackets and special tokens add, and without a stop at its end."""
     line = re.sub(r"<\|\w+\|>|\\boxed\b|[*_`#]", "", line)
     plain = re.sub(r"[\[\]()<>{}\"']", " ", line).strip()
     return re.sub(r"^[-•]\s+", "", plain).rstrip(".! ")
 
 
 def _value(kind: str, lines: list[str]) -> str | None:
-    """What follows the word in the last line that has it; "" where other words stand before it, None without a line."""
+    """Return what follows the word in the last line that has it; "" where other words stand before it, None without a line."""
     word = "verdict" if kind == "verdict" else "scores?"
     for line in reversed(lines):
         if re.search(rf"\b{word}{COLON}", line, re.IGNORECASE):
@@ -129,16 +129,16 @@ def _value(kind: str, lines: list[str]) -> str | None:
 
 
 def _read_verdict(value: str) -> Judgement:
-    found = VERDICT.fullmatch(value)
-    return Judgement((TIE if found[2] else int(found[1])) if found else FAILED)
+    match = VERDICT.fullmatch(value)
+    return Judgement((TIE if match[2] else int(match[1])) if match else FAILED)
 
 
 def _read_scores(value: str) -> Judgement:
-    if found := TWO_NAMED.fullmatch(value):
-        named = {found[1]: float(found[2]), found[3]: float(found[4])}
+    if match := TWO_NAMED.fullmatch(value):
+        named = {match[1]: float(match[2]), match[3]: float(match[4])}
         pair = (named["1"], named["2"]) if len(named) == 2 else None
-    elif found := TWO_NUMBERS.fullmatch(value):
-        pair = float(found[1]), float(found[2])
+    elif match := TWO_NUMBERS.fullmatch(value):
+        pair = float(match[1]), float(match[2])
     else:
         pair = None
     if pair is None or max(pair) > BEST:

@@ -1,6 +1,8 @@
 """Asking a judge for many comparisons at once, in a way that can be stopped.
 
-outcome = judge_all(todo, total, ask, concurrency=4, stop=threading.Event())
+    outcome = judge_all(todo, total, ask, concurrency=4, stop=threading.Event())
+
+Threads ask, and the main thread follows what they report and what signals come.
 """
 
 import contextlib
