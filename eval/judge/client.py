@@ -170,7 +170,7 @@ class Judge:
         )
 
     def _explain(self, error: Exception) -> str:
-        """Return what failed, where another try may help; else raise as `ask`, or the error itself if it is a bug of ours."""
+        """Return what failed, where another try may help; else raise as `ask`; a bug of ours raises itself."""
         import openai
 
         match error:
@@ -267,7 +267,7 @@ def _message(error: Any) -> str:
 
 
 def _retry_after(error: Exception) -> float | None:
-    """Return the seconds that a response asks to wait: Retry-After (RFC 9110, 10.2.3: seconds or a date), or retry-after-ms."""
+    """Return how many seconds a response asks to wait: Retry-After (RFC 9110, 10.2.3), or retry-after-ms."""
     headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", {})
     milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after", "")
     try:

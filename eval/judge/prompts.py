@@ -119,7 +119,7 @@ def _plain(line: str) -> str:
 
 
 def _value(kind: str, lines: list[str]) -> str | None:
-    """Return what follows the word in the last line that has it; "" where other words stand before it, None without a line."""
+    """Return what follows the word in the last line with it; "" where other words stand before it, else None."""
     word = "verdict" if kind == "verdict" else "scores?"
     for line in reversed(lines):
         if re.search(rf"\b{word}{COLON}", line, re.IGNORECASE):
