@@ -118,7 +118,8 @@ def read_mmlu(arguments: Arguments) -> list[dict[str, str]]:
     training = arguments.training
     if not training.do_mmlu_eval:
         return []
-    from eval.mmlu.prompts import check_best_metric, load_mmlu
+    from eval.mmlu.metrics import check_best_metric
+    from eval.mmlu.prompts import load_mmlu
 
     rows = load_mmlu(training.mmlu_dataset, training.mmlu_split, training.max_mmlu_samples, training.seed)
     check_best_metric(training.metric_for_best_model, rows, training.mmlu_split)

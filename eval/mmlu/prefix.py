@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from accelerate.utils import send_to_device
+from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 
 from common.forward import EXACT, relative_difference, rounding_limit
 from eval.mmlu.prompts import Prompt, common_length
@@ -25,9 +27,7 @@ PACKED_TOKENS = 768
 class PrefixCache:
     """Keys and values of the tokens that prompts begin with; what one prefix has in common with the next is kept."""
 
-    def __init__(self, model: Any):
-        from transformers import DynamicCache
-
+    def __init__(self, model: PreTrainedModel):
         self.model = model
         # Without the config no layer drops what lies behind its window: the cache must go back to the prefix.
         self.cache = DynamicCache()
@@ -42,11 +42,12 @@ class PrefixCache:
         self.ids = ids
 
     def cut(self, tokens: int) -> None:
+        """Forget the last tokens."""
         if tokens:
             self.cache.crop(-tokens)
 
     def logits_behind(self, rests: list[list[int]]) -> torch.Tensor:
-        """The logits behind each of `rests`, all of which go on from the prefix; (rests, vocabulary)."""
+        """Return the logits behind each of `rests`, all of which go on from the prefix; (rests, vocabulary)."""
         tree = pack(rests)
         inputs = packed_inputs(self.model.config.get_text_config(), len(self.ids), tree)
         logits = run(self.model, tree.ids, tree.ends, past_key_values=self.cache, **inputs)
@@ -55,7 +56,7 @@ class PrefixCache:
 
 
 def next_logits(
-    model: Any,
+    model: PreTrainedModel,
     prompts: Sequence[Prompt],
     columns: Sequence[int],
     max_tokens: int = PACKED_TOKENS,
@@ -63,7 +64,7 @@ def next_logits(
     together: bool = False,
     say: Callable[[str], None] = print,
 ) -> torch.Tensor:
-    """Logits of the tokens `columns` behind each prompt, (prompts, columns), float32 on the CPU.
+    """Return the logits of the tokens `columns` behind each prompt, (prompts, columns), float32 on the CPU.
 
     Args:
         max_tokens: tokens of several prompts in one forward pass at most. A pass over a prefix, or over one prompt that
@@ -77,24 +78,24 @@ def next_logits(
 
     logits = torch.empty(len(prompts), len(columns))
     with tqdm(total=len(prompts), desc="MMLU", unit="question", leave=False, disable=not progress) as bar:
-        for indices, found in logits_that_fit(model, prompts, max_tokens, together, say):
-            logits[indices] = found[:, columns].float().cpu()
+        for indices, behind in logits_that_fit(model, prompts, max_tokens, together, say):
+            logits[indices] = behind[:, columns].float().cpu()
             bar.update(len(indices))
     return logits
 
 
 def logits_that_fit(
-    model: Any, prompts: Sequence[Prompt], max_tokens: int, together: bool, say: Callable[[str], None]
+    model: PreTrainedModel, prompts: Sequence[Prompt], max_tokens: int, together: bool, say: Callable[[str], None]
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """As `shared_logits`, and as `each_alone` for the prompts that cannot go over a shared cache."""
+    """Yield as `shared_logits`, and as `each_alone` for the prompts that cannot go over a shared cache."""
     left = set(range(len(prompts)))
     cache = PrefixCache(model)
     try:
         why_not = cannot_share(cache, prompts)
         if why_not is None:
-            for indices, found in shared_logits(cache, prompts, max_tokens):
+            for indices, logits in shared_logits(cache, prompts, max_tokens):
                 left.difference_update(indices)
-                yield indices, found
+                yield indices, logits
     except torch.OutOfMemoryError:
         if together:
             raise
@@ -106,9 +107,9 @@ def logits_that_fit(
 
 
 def each_alone(
-    model: Any, prompts: Sequence[Prompt], chosen: Sequence[int] | None = None
+    model: PreTrainedModel, prompts: Sequence[Prompt], chosen: Sequence[int] | None = None
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """As `shared_logits`, with one whole pass for each prompt, or each of those that are chosen by their index."""
+    """Yield as `shared_logits`, with one whole pass for each prompt, or for each index that is chosen."""
     for index in range(len(prompts)) if chosen is None else chosen:
         ids = prompts[index].ids
         yield [index], run(model, ids, [len(ids) - 1])
@@ -117,7 +118,7 @@ def each_alone(
 def shared_logits(
     cache: PrefixCache, prompts: Sequence[Prompt], max_tokens: int
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Indices of prompts and the logits behind them, (prompts, vocabulary), group by group."""
+    """Yield indices of prompts and the logits behind them, (prompts, vocabulary), group by group."""
     for members in group(prompts, cache.ids):
         members = sorted(members, key=lambda index: prompts[index].ids)  # those that begin alike meet
         rows = [prompts[index].ids for index in members]
@@ -129,24 +130,24 @@ def shared_logits(
 
 
 def shared_length(rows: Sequence[list[int]]) -> int:
-    """How many first ids rows share, when each keeps a last one for itself."""
+    """Return how many first ids rows share, when each keeps a last one for itself."""
     return min(common_length(rows), min(map(len, rows)) - 1)
 
 
-def group(prompts: Sequence[Prompt], held: list[int] | None = None) -> list[list[int]]:
-    """Indices of prompts by the examples that they begin with.
+def group(prompts: Sequence[Prompt], cached: Sequence[int] = ()) -> list[list[int]]:
+    """Return the indices of prompts by the examples that they begin with.
 
-    First come those that begin most like `held`, the tokens that a cache holds; of those that begin alike, the longest.
+    First come those that begin most like `cached`, the tokens of a cache; of those that begin alike, the longest.
     """
     groups: dict[str, list[int]] = {}
     for index, prompt in enumerate(prompts):
         groups.setdefault(prompt.examples, []).append(index)
     in_order = [groups[examples] for examples in sorted(groups, reverse=True)]
-    return sorted(in_order, key=lambda members: -common_length([held or [], prompts[members[0]].ids]))
+    return sorted(in_order, key=lambda members: -common_length([list(cached), prompts[members[0]].ids]))
 
 
 def chunks(rests: Sequence[list[int]], max_tokens: int) -> Iterator[list[int]]:
-    """Indices of rests, in order, that have at most `max_tokens` when packed; what is longer comes by itself."""
+    """Yield the indices of rests, in order, with at most `max_tokens` when packed; a longer one comes by itself."""
     chunk: list[int] = []
     tokens = 0
     for index, rest in enumerate(rests):
@@ -192,8 +193,8 @@ def pack(sequences: Sequence[list[int]]) -> Tree:
     return Tree(ids, depths, seen, [path[-1] for path in paths])
 
 
-def packed_inputs(config: Any, shared: int, tree: Tree) -> dict[str, Any]:
-    """Mask and positions of a tree whose sequences all stand behind the same `shared` tokens.
+def packed_inputs(config: PretrainedConfig, shared: int, tree: Tree) -> dict[str, Any]:
+    """Return mask and positions of a tree whose sequences all stand behind the same `shared` tokens.
 
     Returns:
         attention_mask, (1, 1, new, shared + new), or one for each kind of layer where a model has several kinds;
@@ -214,14 +215,14 @@ def packed_inputs(config: Any, shared: int, tree: Tree) -> dict[str, Any]:
 
 
 def additive(seen: torch.Tensor) -> torch.Tensor:
-    """A mask to be added to attention scores; a finite number, which no precision turns into one that is not."""
+    """Return a mask to be added to attention scores; a finite number, which no precision turns into one that is not."""
     return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float16).min)
 
 
-def run(model: Any, ids: list[int], last: list[int], **inputs: Any) -> torch.Tensor:
-    """One forward pass over one sequence; the logits at the positions `last`, (positions, vocabulary)."""
+def run(model: PreTrainedModel, ids: list[int], last: list[int], **inputs: Any) -> torch.Tensor:
+    """Run one forward pass over one sequence; gives the logits at the positions `last`, (positions, vocabulary)."""
     device = model.get_input_embeddings().weight.device
-    inputs = {name: on_device(value, device) for name, value in inputs.items()}
+    inputs = send_to_device(inputs, device)
     if takes(model, "logits_to_keep") and on_one_device(model):
         kept = {"logits_to_keep": torch.tensor(last, device=device)}
         last = list(range(len(last)))
@@ -232,23 +233,19 @@ def run(model: Any, ids: list[int], last: list[int], **inputs: Any) -> torch.Ten
     return logits[0, last]
 
 
-def on_device(value: Any, device: torch.device) -> Any:
-    if isinstance(value, dict):
-        return {name: on_device(part, device) for name, part in value.items()}
-    return value.to(device) if torch.is_tensor(value) else value
-
-
-def takes(model: Any, name: str) -> bool:
+def takes(model: PreTrainedModel, name: str) -> bool:
+    """Return whether the model's forward, under its adapters, takes an argument of this name."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return name in inspect.signature(base.forward).parameters
 
 
-def on_one_device(model: Any) -> bool:
+def on_one_device(model: PreTrainedModel) -> bool:
+    """Return whether the whole model is on one device."""
     return len(set((getattr(model, "hf_device_map", None) or {}).values())) <= 1
 
 
 def cannot_share(cache: PrefixCache, prompts: Sequence[Prompt]) -> str | None:
-    """Why prompts cannot go over one prefix with the model of this cache, or None where they can.
+    """Return why prompts cannot go over one prefix with the model of this cache, or None where they can.
 
     Tried on the longest prompts that share a prefix: a window of attention shows in them if in any. The cache holds
     that prefix afterwards.
@@ -284,7 +281,7 @@ def cannot_share(cache: PrefixCache, prompts: Sequence[Prompt]) -> str | None:
 
 
 def differences_when_shared(cache: PrefixCache, shared: int, other: list[int], row: list[int]) -> tuple[float, float]:
-    """How far the logits behind `row`, packed behind `other` and over `shared` tokens, are from what they must be.
+    """Return how far the logits behind `row`, packed behind `other` over `shared` tokens, are from what they must be.
 
     Returns:
         The relative difference from its logits by itself; and from those beside another neighbour, which must be the
@@ -300,7 +297,7 @@ def differences_when_shared(cache: PrefixCache, shared: int, other: list[int], r
 
 
 def with_other_tokens(ids: list[int], beside: list[int], vocabulary: int) -> list[int]:
-    """`ids` with other tokens but for those that it shares with `beside`: the tree of both keeps its shape."""
+    """Return `ids` with other tokens but for those that it shares with `beside`: the tree of both keeps its shape."""
     kept = common_length([ids, beside])
     would_join = ids[kept : kept + 1] and beside[kept : kept + 1] == [(ids[kept] + 1) % vocabulary]
     step = 2 if would_join else 1

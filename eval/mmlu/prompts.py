@@ -7,7 +7,6 @@
 Source: https://arxiv.org/abs/2009.03300
 """
 
-import difflib
 import json
 import random
 import re
@@ -15,11 +14,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from common.errors import DataError
 from data.mmlu.prompts import LETTERS
-from eval.mmlu.subjects import GROUP_OF, GROUPS
+from eval.mmlu.subjects import GROUPS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MMLU_DIRECTORY = Path(__file__).resolve().parents[2] / "data" / "mmlu"
 SHOTS = {"mmlu-zs": "zero", "mmlu-fs": "five"}
@@ -65,15 +67,15 @@ class Prompt:
 
 
 def prompt_file(dataset: str, split: str) -> Path:
-    """The file of a named data set and split, or the file that `dataset` itself names, of whichever split it is.
+    """Return the file of a named data set and split, or the file that `dataset` itself names, of whichever split it is.
 
     Raises:
         DataError: there is none.
     """
     if dataset not in SHOTS:
         if not Path(dataset).is_file():
-            found = "a directory" if Path(dataset).is_dir() else "no such file"
-            raise DataError(f"--mmlu_dataset {dataset}: {found}; give mmlu-fs, mmlu-zs or a file of their shape.")
+            what = "a directory" if Path(dataset).is_dir() else "no such file"
+            raise DataError(f"--mmlu_dataset {dataset}: {what}; give mmlu-fs, mmlu-zs or a file of their shape.")
         return Path(dataset)
     path = MMLU_DIRECTORY / f"{SHOTS[dataset]}_shot_mmlu_{SPLITS[split]}.json"
     if not path.is_file():
@@ -103,31 +105,8 @@ def load_mmlu(dataset: str, split: str, limit: int | None = None, seed: int = 42
     return rows if limit is None else [rows[index] for index in spread([row["subject"] for row in rows], limit, seed)]
 
 
-def check_best_metric(name: str | None, rows: Sequence[dict[str, str]], split: str) -> None:
-    """Refuse a --metric_for_best_model that is MMLU's by its name and would be missed at the first evaluation.
-
-    Raises:
-        DataError: scoring these rows gives no such number.
-    """
-    best, names = (name or "").removeprefix("eval_"), metric_names(rows, split)
-    if best.startswith("mmlu_") and best not in names:
-        near = ", ".join(difflib.get_close_matches(best, names, n=2) or names[:2])
-        raise DataError(f"--metric_for_best_model {name}: these questions give no such number; try {near}")
-
-
-def metric_names(rows: Sequence[dict[str, str]], split: str) -> list[str]:
-    """The names of what `eval.mmlu.scoring.mmlu_metrics` makes of these rows."""
-    subjects = {row["subject"] for row in rows}
-    groups = {f"group_{GROUP_OF[subject]}" for subject in subjects & GROUP_OF.keys()}
-    means = {"groups", "groups_low", "groups_high"} if groups else set()
-    accuracies = sorted({"low", "high", "questions"} | groups | means | subjects)
-    return [
-        f"mmlu_{split}_{name}" for name in ("accuracy", "loss", "questions", *(f"accuracy_{a}" for a in accuracies))
-    ]
-
-
 def read_row(line: str, place: str) -> dict[str, str]:
-    """One line of a prompt file.
+    """Return the object of one line of a prompt file.
 
     Raises:
         DataError: it is not such a line; begins with `place`.
@@ -162,7 +141,7 @@ def read_row(line: str, place: str) -> dict[str, str]:
 
 
 def spread(subjects: Sequence[str], limit: int, seed: int) -> list[int]:
-    """Indices of `limit` rows at most, in order, as evenly over the subjects as these have rows."""
+    """Return the indices of `limit` rows at most, in order, as evenly over the subjects as these have rows."""
     generator = random.Random(seed)
     by_subject = defaultdict(list)
     for index, subject in enumerate(subjects):
@@ -174,8 +153,8 @@ def spread(subjects: Sequence[str], limit: int, seed: int) -> list[int]:
     return sorted(index for *_, index in sorted(ranked)[:limit])
 
 
-def letter_tokens(tokenizer: Any) -> LetterTokens:
-    """The tokens that really follow "Answer:", with their space where the tokenizer joins it.
+def letter_tokens(tokenizer: "PreTrainedTokenizerBase") -> LetterTokens:
+    """Return the tokens that really follow "Answer:", with their space where the tokenizer joins it.
 
     A small vocabulary may join the space with some letters and not with others (▁B, but ▁ and A): there is no one token
     then that leads to all four, and each letter's last token is scored behind "Answer:" itself.
@@ -196,24 +175,27 @@ def letter_tokens(tokenizer: Any) -> LetterTokens:
 
 
 def common_length(rows: Sequence[Sequence[int]]) -> int:
-    """How many first ids all rows have in common."""
+    """Return how many first ids all rows have in common."""
     first, last = min(rows), max(rows)  # what these two share, all that sort between them share
     return next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
 
 
 def split_prompt(text: str) -> list[str]:
-    """The header, each example with its answer, and last the question; together they are `text`."""
+    """Return the header, each example with its answer, and last the question; together they are `text`."""
     ends = [match.end() for match in BOUNDARY.finditer(text)]
     return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
 
 
 def encode_prompts(
-    tokenizer: Any, texts: Sequence[str], letters: LetterTokens, max_tokens: int, positions: int | None = None
+    tokenizer: "PreTrainedTokenizerBase",
+    texts: Sequence[str],
+    letters: LetterTokens,
+    max_tokens: int,
+    positions: int | None = None,
 ) -> list[Prompt]:
-    """Token ids of prompts, cut from the left to `max_tokens`, BOS included: header and whole examples, no question.
+    """Return prompts as token ids, cut from the left to `max_tokens`, BOS included: examples first, questions never.
 
-    Whole ones, so that no model is asked to go on from half of one, and so that what is kept depends on nothing
-    but the prompt itself.
+    Examples go whole: no model is asked to go on from half of one, and what is left depends on the prompt alone.
 
     Args:
         positions: how many a model has at most, where it has a table of them; None where it computes them.
@@ -241,11 +223,11 @@ def encode_prompts(
     return prompts
 
 
-def encode_texts(tokenizer: Any, texts: Sequence[str]) -> Iterator[list[int]]:
-    """Token ids of each text, some hundred texts at a time: encodings take many times the room of their ids."""
+def encode_texts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> Iterator[list[int]]:
+    """Yield the token ids of each text, some hundred at a time: encodings take many times the room of their ids."""
     from tqdm import tqdm
 
     for start in tqdm(range(0, len(texts), ENCODED_AT_A_TIME), desc="MMLU prompts", delay=3, leave=False):
-        some = list(texts[start : start + ENCODED_AT_A_TIME])
+        batch = list(texts[start : start + ENCODED_AT_A_TIME])
         # Not verbose: a prompt that is longer than the model was made for is said of all together.
-        yield from tokenizer(some, add_special_tokens=False, verbose=False)["input_ids"]
+        yield from tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]

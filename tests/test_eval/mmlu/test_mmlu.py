@@ -11,7 +11,7 @@ import qlora
 from common.errors import DataError
 from eval.mmlu import scoring as mmlu
 from eval.mmlu.prefix import PrefixCache, each_alone, next_logits
-from eval.mmlu.prompts import encode_prompts, letter_tokens, load_mmlu, metric_names
+from eval.mmlu.prompts import encode_prompts, letter_tokens, load_mmlu
 from eval.mmlu.subjects import GROUPS
 from tests.rounding import ROUNDING, assert_near
 
@@ -48,7 +48,7 @@ def logits_of(right):
 def test_metrics_by_hand():
     """Three of four in astronomy, none of one in virology, both in a subject of one's own."""
     rows = rows_of(["astronomy"] * 4 + ["virology"] + ["own"] * 2)
-    found = mmlu.mmlu_metrics(rows, logits_of([True, True, True, False, False, True, True]), "test")
+    found = mmlu.mmlu_metrics(rows, logits_of([True, True, True, False, False, True, True]).numpy(), "test")
     assert found["mmlu_test_accuracy_astronomy"] == found["mmlu_test_accuracy_group_stem"] == 0.75
     assert found["mmlu_test_accuracy_virology"] == found["mmlu_test_accuracy_group_other"] == 0.0
     assert found["mmlu_test_accuracy_own"] == 1.0
@@ -62,12 +62,11 @@ def test_metrics_by_hand():
     )
     assert found["mmlu_test_accuracy_low"] < found["mmlu_test_accuracy"] < found["mmlu_test_accuracy_high"]
     assert found["mmlu_test_questions"] == 7
-    assert set(found) == set(metric_names(rows, "test"))
 
 
 def test_logits_that_are_no_numbers_are_no_answer():
     rows = [{"subject": "s", "input": "", "output": "A"}]
-    assert mmlu.answered_right(rows, torch.full((1, 4), float("nan"))) == [False]
+    assert mmlu.answered_right(rows, torch.full((1, 4), float("nan")).numpy()) == [False]
 
 
 def test_the_57_subjects_are_those_of_the_files(shared_data):
