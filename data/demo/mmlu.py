@@ -19,21 +19,22 @@ if not __package__:  # run by its path, which puts this folder on the import pat
 
 from common.commands import exit_status
 from common.files import write_whole
-from data.demo.prepare import QUESTIONS, read_facts
+from data.demo.text import QUESTIONS, Fact, read_facts
 from data.mmlu.prompts import LETTERS, Question, format_line
 
 HERE = Path(__file__).resolve().parent
 SHOTS = 5
-Facts = list[dict[str, str]]
+Facts = list[Fact]
 
 
 def held_out_countries() -> set[str]:
+    """Return the countries that the demo's instructions leave out."""
     lines = (HERE / "eval.jsonl").read_text(encoding="utf-8").splitlines()
     return {json.loads(line)["country"] for line in lines}
 
 
 def wrong_values(row: dict[str, str], kind: str, rows: Facts) -> list[str]:
-    """Values of other countries that are surely wrong for this one.
+    """Return values of other countries that are surely wrong for this one.
 
     A country may have more official languages, or money that is taken there, than the table tells; a language or
     currency that one country on another continent has alone is none of them.
@@ -46,13 +47,13 @@ def wrong_values(row: dict[str, str], kind: str, rows: Facts) -> list[str]:
 
 
 def balanced_letters(number: int, rng: random.Random) -> list[str]:
-    """Each letter as often as the others, in random order; what is left over is spread by chance."""
+    """Return each letter as often as the others, in random order; what is left over is spread by chance."""
     letters = list(LETTERS) * (number // len(LETTERS)) + rng.sample(LETTERS, number % len(LETTERS))
     return rng.sample(letters, number)
 
 
 def ask(asked: Facts, kind: str, rows: Facts, rng: random.Random) -> list[Question]:
-    """A question of this kind about each of `asked`."""
+    """Return a question of this kind about each of `asked`."""
     questions = []
     for row, letter in zip(asked, balanced_letters(len(asked), rng), strict=True):
         choices = rng.sample(wrong_values(row, kind, rows), len(LETTERS) - 1)
@@ -63,7 +64,7 @@ def ask(asked: Facts, kind: str, rows: Facts, rng: random.Random) -> list[Questi
 
 
 def make_lines(shots: int, seed: int) -> list[str]:
-    """Every line of the file: the subjects in the order of their names, the countries in that of the table."""
+    """Return every line of the file: the subjects in the order of their names, the countries in that of the table."""
     rows, held_out, rng = read_facts(), held_out_countries(), random.Random(seed)
     by_half: dict[bool, Facts] = defaultdict(list)
     for row in rows:
@@ -92,6 +93,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def write_lines(path: Path, shots: int, seed: int) -> None:
+    """Write the file, and say what is in it."""
     lines = make_lines(shots, seed)
     write_whole(path, "".join(lines))
     print(f"{len(lines)} questions of {len(QUESTIONS)} subjects, {shots} examples before each: {path}")

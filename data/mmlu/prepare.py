@@ -13,6 +13,8 @@ import argparse
 import hashlib
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +22,9 @@ if not __package__:  # run by its path, which puts this folder on the import pat
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common.commands import exit_status
-from common.errors import DataError
-from common.files import write_whole
+from common.errors import DataError, failing_as
+from common.files import check_writable, write_whole
+from common.text import table
 from data.mmlu.prompts import Question, format_line, format_prompt
 from data.mmlu.sources import EXAMPLES, Split, first_line, read_folder, read_hub
 
@@ -43,7 +46,7 @@ BATCH = 64  # prompts
 BOS = 1  # token, which the authors' collator puts before every prompt
 
 
-class Made(NamedTuple):
+class PromptFile(NamedTuple):
     """One file's content, and for five-shot the (examples, tokens) of each of its prompts."""
 
     name: str
@@ -93,7 +96,7 @@ def _tokenizer_file(name: str) -> Path:
 def fit_examples(
     questions: list[Question], examples: list[Question], tokenizer: Any, max_tokens: int
 ) -> list[tuple[int, int]]:
-    """For each question of a subject, the most examples that fit, and the tokens of BOS and its prompt with them.
+    """Return, of each question of a subject, the most examples that fit, and the tokens of BOS and prompt with them.
 
     Whole prompts are counted, since tokens of the parts need not add up. One that is too long alone is left so.
     """
@@ -112,74 +115,83 @@ def fit_examples(
     return [fits[index] for index in range(len(questions))]
 
 
-def make_zero_shot(split: str, subjects: Split) -> Made:
-    """Every question alone."""
+def make_zero_shot(split: str, subjects: Split) -> PromptFile:
+    """Return the file of every question alone."""
     questions = [question for listed in subjects.values() for question in listed]
     content = "".join(format_line(question, []) for question in questions)
-    return Made(f"zero_shot_mmlu_{split}.json", content.encode("ascii"), len(questions), [])
+    return PromptFile(f"zero_shot_mmlu_{split}.json", content.encode("ascii"), len(questions), [])
 
 
-def make_five_shot(split: str, subjects: Split, dev: Split, tokenizer: Any, max_tokens: int) -> Made:
-    """Every question after the first five dev questions of its subject, or as many as fit."""
+def make_five_shot(split: str, subjects: Split, dev: Split, tokenizer: Any, max_tokens: int) -> PromptFile:
+    """Return the file of every question after the first five dev questions of its subject, or as many as fit."""
     from tqdm import tqdm
 
     name = f"five_shot_mmlu_{split}.json"
     examples = {subject: listed[:EXAMPLES] for subject, listed in dev.items()}
     chunks = [
-        (examples[subject], listed[first : first + BATCH])
+        (examples[subject], listed[start : start + BATCH])
         for subject, listed in subjects.items()
-        for first in range(0, len(listed), BATCH)
+        for start in range(0, len(listed), BATCH)
     ]
     # In characters, since a question of law takes ten times as long as one of anatomy.
-    sizes = [sum(len(format_prompt(question, shown)) for question in chunk) for shown, chunk in chunks]
+    sizes = [sum(len(format_prompt(question, first)) for question in chunk) for first, chunk in chunks]
     lines, fits = [], []
     with tqdm(total=sum(sizes), desc=name, unit=" characters", unit_scale=True) as progress:
-        for (shown, chunk), size in zip(chunks, sizes, strict=True):
-            fitting = fit_examples(chunk, shown, tokenizer, max_tokens)
-            lines += [format_line(question, shown[:shots]) for question, (shots, _) in zip(chunk, fitting, strict=True)]
+        for (first, chunk), size in zip(chunks, sizes, strict=True):
+            fitting = fit_examples(chunk, first, tokenizer, max_tokens)
+            lines += [format_line(question, first[:shots]) for question, (shots, _) in zip(chunk, fitting, strict=True)]
             fits += fitting
             progress.update(size)
-    return Made(name, "".join(lines).encode("ascii"), len(fits), fits)
+    return PromptFile(name, "".join(lines).encode("ascii"), len(fits), fits)
 
 
-def make_all(splits: dict[str, Split], tokenizer: Any, shots: list[str], max_tokens: int) -> list[Made]:
-    made = []
+def make_all(splits: dict[str, Split], tokenizer: Any, shots: Sequence[str], max_tokens: int) -> list[PromptFile]:
+    """Return the files of both splits, with the numbers of examples that are asked for."""
+    files = []
     if "zero" in shots:
-        made += [make_zero_shot(split, splits[split]) for split in SPLITS]
+        files += [make_zero_shot(split, splits[split]) for split in SPLITS]
     if "five" in shots:
-        made += [make_five_shot(split, splits[split], splits["dev"], tokenizer, max_tokens) for split in SPLITS]
-    return made
+        files += [make_five_shot(split, splits[split], splits["dev"], tokenizer, max_tokens) for split in SPLITS]
+    return files
 
 
-def report(made: list[Made], splits: dict[str, Split], folder: Path, max_tokens: int) -> str:
-    """What was made, where, and what to do with it."""
+def report(files: list[PromptFile], splits: dict[str, Split], folder: Path, max_tokens: int) -> str:
+    """Return what was made, where, and what to do with it."""
     subjects = len(splits["dev"])
-    lines = [f"{subjects} of {SUBJECTS} subjects, written to {folder}", ""]
-    lines.append(f"{'file':<26}{'questions':>10}{'subjects':>10}{'bytes':>13}  git blob id")
-    for file in made:
-        sizes = f"{file.questions:>10,}{subjects:>10}{len(file.content):>13,}"
-        lines.append(f"{file.name:<26}{sizes}  {blob_id(file.content)}")
-    measured = [file for file in made if file.fits]
-    if measured:
-        counts = range(EXAMPLES, -1, -1)
-        lines += ["", f"{'prompts by examples':<26}" + "".join(f"{count:>8}" for count in counts) + "  longest prompt"]
-    for file in measured:
-        by_shots, longest = Counter(shots for shots, _ in file.fits), max(tokens for _, tokens in file.fits)
-        row = "".join(f"{by_shots[count]:>8,}" for count in counts)
-        lines.append(f"{file.name:<26}{row}  {longest:,} of {max_tokens:,} tokens")
+    rows = [["file", "questions", "subjects", "bytes", "git blob id"]]
+    rows += [
+        [file.name, f"{file.questions:,}", str(subjects), f"{len(file.content):,}", blob_id(file.content)]
+        for file in files
+    ]
+    lines = [f"{subjects} of {SUBJECTS} subjects, written to {folder}", "", table(rows)]
+    five_shot = [file for file in files if file.fits]
+    if five_shot:
+        lines += ["", examples_table(five_shot, max_tokens)]
+    for file in five_shot:
         too_long = sum(tokens > max_tokens for _, tokens in file.fits)
         if too_long:
-            lines.append(f"  {too_long:,} prompts are longer than {max_tokens:,} tokens without any example")
+            lines.append(f"{file.name}: {too_long:,} prompts without any example are longer than {max_tokens:,} tokens")
     if subjects == SUBJECTS:
-        lines += compare_to_known(made)
-    dataset = "" if measured else " --mmlu_dataset mmlu-zs"
+        lines += compare_to_known(files)
+    dataset = "" if five_shot else " --mmlu_dataset mmlu-zs"
     copy = "" if folder.resolve() == HERE else f"copy them to {HERE}, then "
     lines += ["", f"Next: {copy}python qlora.py … --do_mmlu_eval --mmlu_split eval{dataset}"]
     return "\n".join(lines)
 
 
+def examples_table(files: list[PromptFile], max_tokens: int) -> str:
+    """Return a table of how many prompts of each file have how many examples."""
+    counts = range(EXAMPLES, -1, -1)
+    rows = [["prompts by examples", *map(str, counts), "longest prompt"]]
+    for file in files:
+        prompts, longest = Counter(shots for shots, _ in file.fits), max(tokens for _, tokens in file.fits)
+        numbers = [f"{prompts[count]:,}" for count in counts]
+        rows.append([file.name, *numbers, f"{longest:,} of {max_tokens:,} tokens"])
+    return table(rows)
+
+
 def blob_id(content: bytes) -> str:
-    """Git's id of a file's content (https://git-scm.com/book/en/v2/Git-Internals-Git-Objects).
+    """Return git's id of a file's content (https://git-scm.com/book/en/v2/Git-Internals-Git-Objects).
 
     >>> blob_id(b"what is up, doc?")
     'bd9dbf5aae1a3862dd1526723246b20206e5fc37'
@@ -187,10 +199,10 @@ def blob_id(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def compare_to_known(made: list[Made]) -> list[str]:
+def compare_to_known(files: list[PromptFile]) -> list[str]:
     """Say which files are the published ones, and which not those of the official questions and a LLaMA tokenizer."""
-    published = [file.name for file in made if blob_id(file.content) == PUBLISHED.get(file.name)]
-    other = [file.name for file in made if blob_id(file.content) != (PUBLISHED | OWN)[file.name]]
+    published = [file.name for file in files if blob_id(file.content) == PUBLISHED.get(file.name)]
+    other = [file.name for file in files if blob_id(file.content) != (PUBLISHED | OWN)[file.name]]
     lines = ["", f"{', '.join(published)}: the file that QLoRA's authors published"] if published else []
     if other:
         lines += [
@@ -202,16 +214,8 @@ def compare_to_known(made: list[Made]) -> list[str]:
     return lines
 
 
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"--output {folder}: cannot be made: {error.strerror}; give a folder that can be written"
-        ) from error
-
-
 def positive(text: str) -> int:
+    """Return the number of a text, for argparse."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is below 1")
@@ -219,6 +223,7 @@ def positive(text: str) -> int:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line; --csv is None with --hub."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -248,21 +253,28 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def make_files(args: argparse.Namespace) -> None:
-    """Read the questions, make the prompts, write them, and say what was made."""
-    splits = read_hub() if args.hub else read_folder(args.csv)
-    tokenizer = load_tokenizer(args.tokenizer) if "five" in args.shots else None
-    make_folder(args.output)
-    made = make_all(splits, tokenizer, args.shots, args.max_tokens)
-    for file in made:
-        write_whole(args.output / file.name, file.content)
-    print(report(made, splits, args.output, args.max_tokens))
+def make_files(csv: Path | None, output: Path, tokenizer: str, shots: Sequence[str], max_tokens: int) -> None:
+    """Read the questions, make the prompts, write them, and say what was made.
+
+    Args:
+        csv: the folder of the official files, None for the hub.
+        tokenizer: folder or hub name.
+    """
+    splits = read_hub() if csv is None else read_folder(csv)
+    measure = load_tokenizer(tokenizer) if "five" in shots else None
+    with failing_as(DataError, f"--output {output}: give a folder that can be written", OSError):
+        check_writable(output)
+    files = make_all(splits, measure, shots, max_tokens)
+    for file in files:
+        write_whole(output / file.name, file.content)
+    print(report(files, splits, output, max_tokens))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Make the prompt files; gives the exit status."""
     args = parse(argv)
-    return exit_status("prepare.py", lambda: make_files(args))
+    work = partial(make_files, args.csv, args.output, args.tokenizer, args.shots, args.max_tokens)
+    return exit_status("prepare.py", work)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data.demo import prepare
+from data.demo import base_model, prepare, text
 
 DEMO = Path(prepare.__file__).parent
 SEED = 0  # of the committed files
@@ -13,7 +13,7 @@ SEED = 0  # of the committed files
 
 @pytest.fixture(scope="module")
 def rows():
-    return prepare.read_facts()
+    return text.read_facts()
 
 
 @pytest.fixture(scope="module")
@@ -27,30 +27,30 @@ def read_lines(path):
 
 def test_facts_are_a_full_table_of_distinct_countries(rows):
     assert len(rows) >= 150
-    assert len(prepare.WORDINGS) >= 4
+    assert len(text.WORDINGS) >= 4
     for column in ("code", "country", "capital"):
         assert len({row[column] for row in rows}) == len(rows), column
     for row in rows:
-        assert set(row) == {"code", "country", *prepare.WORDINGS}
+        assert set(row) == {"code", "country", *text.WORDINGS}
         assert all(value and value == value.strip() for value in row.values()), row
 
 
-@pytest.mark.parametrize("kind", prepare.WORDINGS)
+@pytest.mark.parametrize("kind", text.WORDINGS)
 def test_wordings_differ_and_ask_nothing(kind):
-    wordings = prepare.WORDINGS[kind]
+    wordings = text.WORDINGS[kind]
     assert len(set(wordings)) == len(wordings) >= 8
     assert all(wording.count("{country}") == wording.count("{value}") == 1 for wording in wordings)
     assert not any("?" in wording for wording in wordings)
-    assert len(set(prepare.QUESTIONS[kind])) >= 3
-    assert prepare.ANSWERS[kind] in wordings
+    assert len(set(text.QUESTIONS[kind])) >= 3
+    assert text.ANSWERS[kind] in wordings
 
 
 def test_text_holds_every_wording_of_every_fact(rows):
-    text = (DEMO / "text.txt").read_text(encoding="utf-8")
+    documents = (DEMO / "text.txt").read_text(encoding="utf-8")
     for row in rows:
-        for kind, sentences in prepare.sentences_about(row).items():
+        for kind, sentences in text.sentences_about(row).items():
             assert len(set(sentences)) >= 8
-            missing = [sentence for sentence in sentences if sentence not in text]
+            missing = [sentence for sentence in sentences if sentence not in documents]
             assert not missing, (row["country"], kind, missing)
 
 
@@ -73,14 +73,14 @@ def test_every_answer_is_the_fact_of_the_table(rows, instructions):
         assert set(record) == {"instruction", "input", "output", "country", "fact"}
         row, kind = facts[record["country"]], record["fact"]
         assert row["country"] in record["instruction"] and record["input"] == ""
-        assert record["output"] == prepare.fill(prepare.ANSWERS[kind], row["country"], row[kind])
+        assert record["output"] == text.fill(text.ANSWERS[kind], row["country"], row[kind])
 
 
 def test_held_out_answers_cannot_be_read_off_the_questions(instructions):
     questions = {record["instruction"] for record in instructions["train"]}
     assert not questions & {record["instruction"] for record in instructions["eval"]}
     kinds = [record["fact"] for record in instructions["eval"]]
-    assert {kinds.count(kind) for kind in prepare.WORDINGS} == {prepare.HELD_OUT_COUNTRIES}
+    assert {kinds.count(kind) for kind in text.WORDINGS} == {text.HELD_OUT_COUNTRIES}
 
 
 def test_base_model_is_small_and_bf16():
@@ -103,8 +103,8 @@ def base():
 
 def test_tokenizer_starts_with_bos_and_pads_with_a_token_of_its_own(base):
     model, tokenizer = base
-    assert [tokenizer.pad_token, tokenizer.bos_token, tokenizer.eos_token] == prepare.SPECIAL_TOKENS
-    assert len(tokenizer) == prepare.VOCABULARY == model.config.vocab_size
+    assert [tokenizer.pad_token, tokenizer.bos_token, tokenizer.eos_token] == base_model.SPECIAL_TOKENS
+    assert len(tokenizer) == base_model.VOCABULARY == model.config.vocab_size
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
         assert getattr(tokenizer, name) == getattr(model.config, name) == getattr(model.generation_config, name)
     text = "The capital of Brazil is Brasília."
@@ -125,8 +125,8 @@ def test_base_knows_the_answers_to_the_held_out_questions(base, rows, instructio
     held_out = {record["country"] for record in instructions["eval"]}
     rows = [row for row in rows if row["country"] in held_out]
     pairs = []
-    for kind, wording in prepare.ANSWERS.items():
+    for kind, wording in text.ANSWERS.items():
         opening = wording.removesuffix(" {value}.")
-        pairs += [(prepare.fill(opening, row["country"], ""), f" {row[kind]}.") for row in rows]
-    known = prepare.value_is_greedy(*base, pairs)
+        pairs += [(text.fill(opening, row["country"], ""), f" {row[kind]}.") for row in rows]
+    known = base_model.value_is_greedy(*base, pairs)
     assert sum(known) / len(known) >= 0.98

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from data.demo import mmlu as demo
-from data.demo.prepare import QUESTIONS, read_facts
+from data.demo.text import QUESTIONS, read_facts
 from data.mmlu.prepare import load_tokenizer
 from data.mmlu.prompts import LETTERS, Question, format_line
 

@@ -170,7 +170,7 @@ def test_a_question_too_long_alone_is_kept_and_told(folder, tokenizer, run, tmp_
     status, out, _ = run("--csv", folder, "--tokenizer", tokenizer, "--max_tokens", 3)
     prompts = (tmp_path / "out" / "five_shot_mmlu_val.json").read_bytes()
     assert status == 0 and prompts == (tmp_path / "out" / "zero_shot_mmlu_val.json").read_bytes()
-    assert "3 prompts are longer than 3 tokens without any example" in out
+    assert "3 prompts without any example are longer than 3 tokens" in out
 
 
 def test_the_table_counts_the_prompts_by_examples(folder, tokenizer, tiny_tokenizer, run):
