@@ -184,7 +184,7 @@ def json_or_file(flag: str, value: Any) -> Any:
 
 
 def shown(value: Any) -> str:
-    """A value as one would write it behind a flag."""
+    """Return A value as one would write it behind a flag."""
     if isinstance(value, dict):
         return json.dumps(value)
     return f"{value:g}" if isinstance(value, float) else str(getattr(value, "value", value))
@@ -208,7 +208,7 @@ def read_object(flag: str, text: str, may_be_file: bool = False) -> dict[str, An
 
 
 def with_values(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with numbers and truth values that were written as text read as such, as the library does."""
+    """Return the settings with numbers and truth values that were written as text read as such, as the library does."""
     return {
         name: with_values(value) if isinstance(value, dict) else value_of(value) if isinstance(value, str) else value
         for name, value in settings.items()
@@ -216,7 +216,7 @@ def with_values(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def value_of(text: str) -> Any:
-    """The number or truth value that `text` says, or the text."""
+    """Return the number or truth value that `text` says, or the text."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):

@@ -244,7 +244,7 @@ REPLACED_FLAGS = {name: instead for instead, names in INSTEAD.items() for name i
 
 
 def unknown_flag(found: str, known: Mapping[str, argparse.Action], replaced: Mapping[str, str]) -> str:
-    """What to tell someone who wrote `found`."""
+    """Return what to tell someone who wrote `found`."""
     name = found.partition("=")[0]
     if not found.startswith("-") and not re.match(r"[\w.]+=", found):
         return f"unexpected argument {found!r}: every value needs a flag in front of it, like --dataset {found}."
@@ -258,13 +258,13 @@ def unknown_flag(found: str, known: Mapping[str, argparse.Action], replaced: Map
 
 
 def switched_off(key: str, flags: Mapping[str, argparse.Action]) -> str | None:
-    """How to say `no_key`, where key is a flag that is on or off."""
+    """Return how to say `no_key`, where key is a flag that is on or off."""
     name = key.removeprefix("no_")
     return f"use --{name} False" if name != key and name in flags and flags[name].const is True else None
 
 
 def nearest(key: str, flags: Iterable[str], replaced: Mapping[str, str]) -> str:
-    """Which flag may be meant, of those here or else of other tools."""
+    """Return which flag may be meant, of those here or else of other tools."""
     near = near_flags(key, flags)
     if near:
         return f"Did you mean {' or '.join(f'--{flag}' for flag in near)}?"
@@ -273,7 +273,7 @@ def nearest(key: str, flags: Iterable[str], replaced: Mapping[str, str]) -> str:
 
 
 def near_flags(name: str, flags: Iterable[str]) -> list[str]:
-    """The flags that `name` is a slip of, or else begins, or has at least two words of and none besides; at most 3."""
+    """Return at most 3 flags that `name` is a slip of, or else begins, or has two words or more of and no other."""
     words = set(name.split("_"))
     near = slips(name, flags) or [flag for flag in flags if len(name) > 3 and flag.startswith(name)]
     near = near or [flag for flag in flags if len(words) > 1 and words <= set(flag.split("_"))]
@@ -281,7 +281,7 @@ def near_flags(name: str, flags: Iterable[str]) -> list[str]:
 
 
 def slips(name: str, names: Iterable[str]) -> list[str]:
-    """The nearest of `names` that differ from `name` by a letter or two: one in five of a word, but at least one."""
+    """Return the nearest of `names` that differ from `name` by a letter in five of a word, but at least by one."""
     distances = {}
     for other in names if len(name) > 2 else ():
         ours, theirs = name.lower().split("_"), other.lower().split("_")
@@ -294,7 +294,7 @@ def slips(name: str, names: Iterable[str]) -> list[str]:
 
 
 def edit_distance(first: str, second: str) -> int:
-    """Letters to add, drop, replace or swap with their neighbour, to make `second` of `first`.
+    """Return letters to add, drop, replace or swap with their neighbour, to make `second` of `first`.
 
     Source: https://en.wikipedia.org/wiki/Damerau-Levenshtein_distance (optimal string alignment). To import nltk's
     takes 0.8 s, of the two in which a mistyped flag is to be refused.

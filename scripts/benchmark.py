@@ -25,7 +25,7 @@ DEMO = Path(__file__).resolve().parent.parent / "data" / "demo"
 
 
 def ways(options: argparse.Namespace) -> dict[str, list[str]]:
-    """Name → the flags that ask for it."""
+    """Return name → the flags that ask for it."""
     budget = str(options.max_tokens)
     return {
         "random, fixed size": ["--group_by_length", "False"],
@@ -36,7 +36,7 @@ def ways(options: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def random_llama(vocabulary: int, hidden: int, layers: int) -> Any:
-    """A Llama of this size with seeded random weights, in fp32."""
+    """Return A Llama of this size with seeded random weights, in fp32."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

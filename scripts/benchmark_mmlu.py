@@ -26,7 +26,7 @@ WHOLE, SHARED = "one forward pass a question", "over shared prefixes"
 
 
 def load(options: argparse.Namespace) -> tuple[Any, Any]:
-    """The model, in evaluation mode, and its tokenizer."""
+    """Return the model, in evaluation mode, and its tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -39,7 +39,7 @@ def load(options: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def choose(rows: list[dict], subjects: int | None) -> list[dict]:
-    """All questions of `subjects` subjects, evenly spaced by name: a sample of questions would leave less to share."""
+    """Return all questions of so many subjects, evenly spaced by name: a sample of questions would share less."""
     names = sorted({row["subject"] for row in rows})
     kept = set(names[:: -(-len(names) // (subjects or len(names)))])
     return [row for row in rows if row["subject"] in kept]
@@ -148,7 +148,7 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def memory() -> float:
-    """Peak resident memory of this process, in GB."""
+    """Return peak resident memory of this process, in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 

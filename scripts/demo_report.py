@@ -29,7 +29,7 @@ def share_right(rows: list[dict]) -> float:
 
 
 def curve(values: list[float]) -> str:
-    """The values as a row of bars, the largest one highest."""
+    """Return the values as a row of bars, the largest one highest."""
     low, high = min(values), max(values)
     return "".join(BARS[round((value - low) / ((high - low) or 1) * (len(BARS) - 1))] for value in values)
 

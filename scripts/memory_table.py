@@ -45,7 +45,7 @@ class Shape:
     neox: bool = False  # query, key and value in one matrix, no gate in the MLP
 
     def linear_layers(self) -> list[tuple[int, int]]:
-        """(in, out) of each linear layer of one block."""
+        """Return (in, out) of each linear layer of one block."""
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         qkv = [queries + 2 * keys] if self.neox else [queries, keys, keys]
         up = [self.intermediate] if self.neox else [self.intermediate] * 2
@@ -108,12 +108,12 @@ class Need:
         self.paged, self.total = 8 * adapter / GIB, sum(self.parts.values())
 
     def cards(self) -> str:
-        """The smallest GPU that holds all, and the one that does with AdamW's moments paged out."""
+        """Return the smallest GPU that holds all, and the one that does with AdamW's moments paged out."""
         full, paged = (next(card for card in CARDS if card >= n * SPARE) for n in (self.total, self.total - self.paged))
         return f"{full} GB" if paged == full else f"{full} GB ({paged} GB paged)"
 
     def comment(self) -> str:
-        """The comment that belongs in the script."""
+        """Return the comment that belongs in the script."""
         return (
             f"# GPU memory: {self.total:.1f} GiB for micro-batches of {self.batch} tokens; one GPU of {self.cards()}.\n"
             f"#   = {' + '.join(f'{name} {size:.1f}' for name, size in self.parts.items())}\n"

@@ -10,7 +10,6 @@ import contextlib
 import copy
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from accelerate.utils import TorchDynamoPlugin
@@ -74,7 +73,7 @@ def refusing(training: TrainingArguments, *names: str) -> Iterator[None]:
 
 
 def try_optimizer(settings: Seq2SeqTrainingArguments) -> None:
-    """Two steps of the optimizer on one matrix, on the device of the run."""
+    """Take two steps of the optimizer on one matrix, on the device of the run."""
     toy = nn.Linear(WIDTH, WIDTH, bias=False, device=settings.device)
     settings = copy.copy(settings)
     if settings.optim_target_modules is not None:
@@ -125,7 +124,7 @@ def try_schedule(training: TrainingArguments, settings: Seq2SeqTrainingArguments
     check_rates(f"{flag}, {warmup:,} steps of warmup", schedule, warmup, steps)
 
 
-def check_rates(flag: str, schedule: Any, warmup: int, steps: int) -> None:
+def check_rates(flag: str, schedule: torch.optim.lr_scheduler.LambdaLR, warmup: int, steps: int) -> None:
     """Refuse a schedule that makes of the peak another learning rate than from 0 to itself."""
     [share], [peak] = schedule.lr_lambdas, schedule.base_lrs
     for step in sorted({*range(0, steps, math.ceil(steps / SAMPLED_STEPS)), min(warmup, steps), steps}):

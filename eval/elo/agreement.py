@@ -69,12 +69,12 @@ def _place(verdict: str, order: Sequence[str]) -> str:
 
 
 def cohen_kappa(items: Sequence[tuple[str, str]]) -> float | None:
-    """Cohen's kappa of two judges; None where it is 0/0 (every verdict is the same) or there is no item."""
+    """Return Cohen's kappa of two judges; None where it is 0/0 (every verdict is the same) or there is no item."""
     return _task(items).kappa_pairwise(0, 1) if _is_defined(items) else None
 
 
 def fleiss_kappa(items: Sequence[tuple[str, ...]]) -> float | None:
-    """Fleiss' kappa of as many verdicts as each item has; None as in `cohen_kappa`."""
+    """Return Fleiss' kappa of as many verdicts as each item has; None as in `cohen_kappa`."""
     # nltk calls it multi-pi: the judges' verdicts are pooled for what chance alone would give.
     return _task(items).pi() if _is_defined(items) else None
 
@@ -90,7 +90,7 @@ def _task(items: Sequence[tuple[str, ...]]) -> Any:
 
 
 def kendall_tau(first: Mapping[str, float], second: Mapping[str, float]) -> float | None:
-    """Kendall's tau-b of two judges' ratings of the players that both rated; None with fewer than two of these.
+    """Return Kendall's tau-b of two judges' ratings of the players that both rated; None with fewer than two of these.
 
     Also None where one of the judges rates them all alike.
     """

@@ -1,6 +1,8 @@
 """What to go on from: the last whole checkpoint, a completed run, or what --resume_from_checkpoint names.
 
-checkpoint, completed = get_last_checkpoint("output/mine")
+    checkpoint, completed = get_last_checkpoint("output/mine")
+
+A checkpoint that its manifest does not vouch for is named and passed over.
 """
 
 import os

@@ -1,7 +1,9 @@
 """How weights are saved: each checkpoint sealed when it is whole, the final ones read back before the run is completed.
 
-trainer.add_callback(SavePeftModelCallback(flags, save_total_limit=40))
-save_final(trainer, "output/mine", flags)
+    trainer.add_callback(SavePeftModelCallback(flags, save_total_limit=40))
+    save_final(trainer, "output/mine", flags)
+
+The mark of a completed run is written last.
 """
 
 import shutil
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from common.files import write_json
 from common.outputs import COMPLETED, MANIFEST
@@ -34,7 +36,15 @@ class SavePeftModelCallback(TrainerCallback):
     def __init__(self, flags: Mapping[str, Any] | None = None, save_total_limit: int | None = None):
         self.flags, self.save_total_limit = dict(flags or {}), save_total_limit
 
-    def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any):
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PeftModel | PreTrainedModel | None = None,
+        **kwargs: Any,
+    ):
+        """Seal the checkpoint that the trainer has written."""
         if torch.distributed.is_initialized():
             torch.distributed.barrier()  # every process writes its own random state
         if not state.is_world_process_zero:

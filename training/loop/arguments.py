@@ -1,6 +1,8 @@
 """Our flags → transformers' own arguments, which the trainer is built on and may change as it likes.
 
-settings = library_arguments(training)      # a Seq2SeqTrainingArguments
+    settings = library_arguments(training)      # a Seq2SeqTrainingArguments
+
+This is the only place where the library's arguments are made.
 """
 
 from transformers import Seq2SeqTrainingArguments

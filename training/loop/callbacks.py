@@ -1,13 +1,14 @@
-"""What a training run says while it goes on, and what ends it early: a signal, or a loss that is no number any more."""
+"""What a training run says while it goes on, and what ends it early: a signal, or a loss that is not finite."""
 
 import math
 import os
 import signal
 import time
+from types import FrameType
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from common.errors import FailedRunError
@@ -29,12 +30,19 @@ class LogLineCallback(ProgressCallback):
         if begins and self.prediction_bar is not None:
             self.prediction_bar.set_description(self.label)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ):
         if not state.is_world_process_zero or self.training_bar is None or not logs:
             return
-        kept = [name for name in logs if not is_detail(name) and not name.endswith(("epoch", "supervised_tokens"))]
-        shown = [f"{name} {logs[name]:.4g}" for name in kept]
-        self.training_bar.write(f"step {state.global_step}/{state.max_steps}  {'  '.join(shown)}")
+        names = [name for name in logs if not is_detail(name) and not name.endswith(("epoch", "supervised_tokens"))]
+        numbers = "  ".join(f"{name} {logs[name]:.4g}" for name in names)
+        self.training_bar.write(f"step {state.global_step}/{state.max_steps}  {numbers}")
 
 
 class DivergedError(FailedRunError):
@@ -44,16 +52,23 @@ class DivergedError(FailedRunError):
 class WatchLossCallback(TrainerCallback):
     """Logs the last step too, and ends a run whose loss is not finite: every later step would be wasted."""
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         control.should_log |= state.global_step >= state.max_steps
         return control
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any):
-        bad = {name: value for name, value in (logs or {}).items() if name in ("loss", "eval_loss")}
-        bad = {name: value for name, value in bad.items() if not math.isfinite(value)}
-        for name, value in bad.items():
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ):
+        losses = {name: value for name, value in (logs or {}).items() if name in ("loss", "eval_loss")}
+        name = next((name for name, value in losses.items() if not math.isfinite(value)), None)
+        if name is not None:
             raise DivergedError(
-                f"the {name} is {value} at step {state.global_step}: training diverged. Lower --learning_rate "
+                f"the {name} is {losses[name]} at step {state.global_step}: training diverged. Lower --learning_rate "
                 f"({args.learning_rate:g}), or use --bf16 instead of --fp16. Earlier checkpoints are kept."
             )
 
@@ -81,7 +96,8 @@ class StopOnSignalCallback(TrainerCallback):
         for signum, handler in self.previous.items():
             signal.signal(signum, handler)
 
-    def receive(self, signum: int, frame: Any) -> None:
+    def receive(self, signum: int, frame: FrameType | None) -> None:
+        """Take a signal: the first is noted, a second one interrupts."""
         if self.signum is None:
             self.signum, self.received = signum, time.monotonic()
             name = signal.Signals(signum).name
@@ -90,7 +106,7 @@ class StopOnSignalCallback(TrainerCallback):
         elif time.monotonic() - self.received > self.GRACE:
             raise KeyboardInterrupt
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any):
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any):
         if torch.distributed.is_initialized():
             asked = torch.tensor(self.signum or 0, device=args.device)
             torch.distributed.all_reduce(asked, op=torch.distributed.ReduceOp.MAX)

@@ -1,8 +1,10 @@
 """What an evaluation measures: the loss by supervised token, and generated answers where these are asked for.
 
-metrics = EvaluationMetrics(rows=len(eval_dataset))
-Trainer(..., compute_metrics=metrics)
-metrics.row_losses                        # (rows, 2), of the evaluation that was last
+    metrics = EvaluationMetrics(rows=len(eval_dataset))
+    Trainer(..., compute_metrics=metrics)
+    metrics.row_losses                        # (rows, 2), of the evaluation that was last
+
+The trainer gathers losses by row instead of logits, so that memory does not grow with the vocabulary.
 """
 
 import math

@@ -1,15 +1,17 @@
 """The loss at supervised positions alone: logits of other positions are never held.
 
-inputs = supervised_only(batch)                      # asks the model for the logits that count
-loss = supervised_loss(model(**inputs), labels, num_items_in_batch)
+    inputs = supervised_only(batch)                      # asks the model for the logits that count
+    loss = supervised_loss(model(**inputs), labels, num_items_in_batch)
+
+A vocabulary of 150,000 makes the logits of all positions the largest tensor of a step.
 """
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils import ModelOutput
 
 from common.labels import IGNORE_INDEX
 
@@ -43,7 +45,7 @@ def supervised_only(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor
 
 
 def supervised_loss(
-    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor, smoothing: float = 0.0
+    outputs: ModelOutput, labels: torch.Tensor, num_items_in_batch: torch.Tensor, smoothing: float = 0.0
 ) -> torch.Tensor:
     """Return the cross entropy of a micro-batch over the supervised tokens of the whole step.
 

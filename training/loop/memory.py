@@ -1,7 +1,9 @@
 """An out-of-memory error, wherever it comes, turned into advice.
 
-with explaining_memory(training):
-    trainer.train()
+    with explaining_memory(training):
+        trainer.train()
+
+The advice names flags in the order in which they cost least.
 """
 
 import contextlib

@@ -1,7 +1,9 @@
 """Optimizer steps that come as one batch of several micro-batches: who gets which rows, and how a step is carried.
 
-loader = DataLoader(rows, batch_sampler=StepSampler(order, 64, processes=2, drop_last=False),
-                    collate_fn=partial(collate_step, step_collator))
+    loader = DataLoader(rows, batch_sampler=StepSampler(order, 64, processes=2, drop_last=False),
+                        collate_fn=partial(collate_step, step_collator))
+
+The library then counts one batch a step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +34,7 @@ class StepSampler(Sampler[list[int]]):
         self.rows, self.processes, self.drop_last = rows, processes, drop_last
 
     def steps(self) -> BatchSampler:
+        """Return the row numbers of each step, over all processes."""
         return BatchSampler(self.sampler, self.rows, self.drop_last)
 
     def __len__(self) -> int:

@@ -1,13 +1,17 @@
 """A trainer for the rows of a run, and training with it: to the end, or until a signal.
 
-trainer = build_trainer(model, tokenizer, settings, generation, train=rows, evaluated=None, collator=collator)
-metrics, signum = train_model(trainer, checkpoint=None)
+    trainer = build_trainer(model, tokenizer, settings, generation, train=rows, evaluated=None, collator=collator, …)
+    metrics, signum = train_model(trainer, checkpoint=None)
+
+A signal ends the step in hand and saves.
 """
 
 import copy
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from peft import PeftModel
 from transformers import (
     GenerationConfig,
@@ -21,11 +25,15 @@ from arguments.generation import GenerationArguments
 from common.errors import FailedRunError
 from training.loop.callbacks import StopOnSignalCallback, WatchLossCallback
 from training.loop.evaluation import EvaluationMetrics
+from training.loop.steps import Batch
 from training.loop.trainer import QLoRATrainer
 
 
 def generation_config(
-    generation: GenerationArguments, model: PeftModel | PreTrainedModel, tokenizer: PreTrainedTokenizerBase, marks: Any
+    generation: GenerationArguments,
+    model: PeftModel | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    marks: Iterable[str],
 ) -> GenerationConfig:
     """Return how answers are written; `marks` are texts that end them where the template has no token that does."""
     return GenerationConfig(
@@ -43,10 +51,10 @@ def build_trainer(
     settings: Seq2SeqTrainingArguments,
     generation: GenerationConfig,
     *,
-    train: Any,
-    evaluated: Any,
-    collator: Any,
-    step_collator: Any,
+    train: Dataset | None,
+    evaluated: Dataset | None,
+    collator: Callable[[Sequence], Batch],
+    step_collator: Callable[[Sequence], list[Batch]] | None,
     packing: bool,
     metrics: EvaluationMetrics,
 ) -> QLoRATrainer:

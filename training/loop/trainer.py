@@ -7,12 +7,13 @@ https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/traine
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
@@ -55,7 +56,14 @@ class QLoRATrainer(Seq2SeqTrainer):
         packing: whether the step collator packs rows, which is checked before the first of them are trained on.
     """
 
-    def __init__(self, *args: Any, generation: GenerationConfig, step_collator: Any, packing: bool, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        generation: GenerationConfig,
+        step_collator: Callable[[Sequence], list[Batch]] | None,
+        packing: bool,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
         self.generation, self.step_collator, self.packing_unchecked = generation, step_collator, packing
         devices = set((getattr(self.model, "hf_device_map", None) or {}).values())
@@ -139,7 +147,7 @@ class QLoRATrainer(Seq2SeqTrainer):
 
     # ---- evaluation and prediction ----
 
-    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler | None:
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         """Keep the order of the data set; the library reorders evaluation too when training is grouped by length."""
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
 
@@ -194,7 +202,7 @@ class QLoRATrainer(Seq2SeqTrainer):
             if self.args.should_save:
                 share_weights(Path(output_dir))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Load nothing: `training.model.build.build_model` has loaded the weights of the checkpoint.
 
         The library would load an older layout's `adapter_model/` as a second adapter that is not active.

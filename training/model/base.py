@@ -1,7 +1,9 @@
 """The base model as it is stored: its config and its weights, at 4, 8, 16 or 32 bits, on their device.
 
-config = load_config(weights, hub_options(model_arguments, cache_dir))
-model = load_base_model(model_arguments, training, weights, config)
+    config = load_config(weights, hub_options(model_arguments, cache_dir))
+    model = load_base_model(model_arguments, training, weights, config)
+
+What cannot be loaded is a `ModelError` with the reason, as far as `training.model.files` finds it.
 """
 
 from pathlib import Path
@@ -133,7 +135,7 @@ def load_base_model(
 
 
 def read_weights(weights: str, bits: int, **options: Any) -> PreTrainedModel:
-    """`from_pretrained`, where a weight that is missing or of another shape is an error: it would be left random."""
+    """Return the model of `from_pretrained`, which would leave a weight that is missing or of another shape random."""
     options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # which are then refused by name
     try:
         model, info = AutoModelForCausalLM.from_pretrained(weights, **options)

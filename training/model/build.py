@@ -1,7 +1,9 @@
 """Base model in, model ready to train out.
 
-base = read_base(model_arguments, data, training, max_new_tokens=256, checkpoint=None)   # config and tokenizer
-model = build_model(model_arguments, training, base, checkpoint=None)                    # weights and adapters
+    base = read_base(model_arguments, data, training, max_new_tokens=256, checkpoint=None)   # config and tokenizer
+    model = build_model(model_arguments, training, base, checkpoint=None)                    # weights and adapters
+
+Config and tokenizer come first: the data needs them, and what does not fit is refused before weights load.
 """
 
 from dataclasses import dataclass
@@ -39,7 +41,6 @@ class Base:
 
     Attributes:
         weights: where they are, a directory or a name on the hub.
-        context: how many tokens the model was made for, or None.
     """
 
     weights: str
@@ -48,6 +49,7 @@ class Base:
 
     @property
     def context(self) -> int | None:
+        """How many tokens the model was made for, or None."""
         return context_of(self.config)
 
 

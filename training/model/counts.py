@@ -1,6 +1,8 @@
 """How many weights a model really has, trains and holds quantized, counted and not assumed.
 
-print_parameters(model, bits=4)
+    print_parameters(model, bits=4)
+
+A 4-bit weight counts as one weight, though two of them are stored in a byte.
 """
 
 from collections import Counter

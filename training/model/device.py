@@ -1,7 +1,9 @@
 """Where a model goes and what this machine runs in the place of what it has not: one process, one device.
 
-device_options(training, device_map=None)      # {"device_map": {"": 0}} on the first GPU
-optimizer_here("paged_adamw_32bit", cuda=False)  # "adamw_torch_fused"
+    device_options(training, device_map=None)      # {"device_map": {"": 0}} on the first GPU
+    optimizer_here("paged_adamw_32bit", cuda=False)  # "adamw_torch_fused"
+
+A machine without CUDA gets the nearest that it has, and the run says so.
 """
 
 import os

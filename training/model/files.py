@@ -1,5 +1,7 @@
 """Why a base model or its tokenizer does not load, in words.
 
+    raise ModelError(cannot_load_model(name, error, cache_dir)) from error
+
 The libraries report what they tried last, and advise what does not help here ("install tiktoken", "do not set
 use_safetensors"). These functions look at what the hub answered and at the files themselves. A reason is what was
 found and what to try, or None.
@@ -31,14 +33,14 @@ VOCABULARY_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.t
 
 
 def error_text(error: BaseException) -> str:
-    """The first line of an error, and the next where that one ends in a colon; the kind of error before a bare key."""
+    """Return the first line of an error, the next too behind a colon, and the kind of error before a bare key."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[: 2 if lines[:1] and lines[0].endswith(":") else 1]).rstrip(" :.")
     return f"{type(error).__name__}: {text}" if not text or isinstance(error, KeyError | AttributeError) else text
 
 
 def cannot_load_model(name: str, error: Exception, cache_dir: str | None) -> str:
-    """The message about a base model, or a tuned one, whose config or weights gave `error`."""
+    """Return the message about a base model, or a tuned one, whose config or weights gave `error`."""
     directory = directory_of(name, cache_dir)
     reason = hub_reason(name, error) or code_reason(error)
     if directory is not None:
@@ -50,7 +52,7 @@ def cannot_load_model(name: str, error: Exception, cache_dir: str | None) -> str
 
 
 def cannot_load_tokenizer(name: str, error: Exception, cache_dir: str | None) -> str:
-    """The message about a tokenizer that gave `error`."""
+    """Return the message about a tokenizer that gave `error`."""
     directory = directory_of(name, cache_dir)
     reason = hub_reason(name, error) or code_reason(error)
     if directory is not None:
@@ -59,6 +61,7 @@ def cannot_load_tokenizer(name: str, error: Exception, cache_dir: str | None) ->
 
 
 def unexplained(error: Exception) -> str:
+    """Return what to say of an error for which no reason was found."""
     return (
         f"{error_text(error)}.\nIts files are damaged, do not belong together, or are of a later release than "
         f"transformers {version('transformers')} with tokenizers {version('tokenizers')}: fetch them again."
@@ -66,7 +69,7 @@ def unexplained(error: Exception) -> str:
 
 
 def directory_of(name: str, cache_dir: str | None) -> Path | None:
-    """Where the files of a model are: a local directory, its snapshot in the hub's cache, or nowhere."""
+    """Return where the files of a model are: a local directory, its snapshot in the hub's cache, or nowhere."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -83,14 +86,14 @@ def directory_of(name: str, cache_dir: str | None) -> Path | None:
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that it was raised from, or while handling."""
+    """Yield an error and those that it was raised from, or while handling."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def hub_reason(name: str, error: Exception) -> str | None:
-    """What the hub, or the want of it, has to do with `error`."""
+    """Return what the hub, or the want of it, has to do with `error`."""
     from huggingface_hub import constants, errors
 
     if Path(name).is_dir():
@@ -122,6 +125,7 @@ def hub_reason(name: str, error: Exception) -> str | None:
 
 
 def code_reason(error: Exception) -> str | None:
+    """Return that code which comes with the model would have to run, where that is so."""
     if "custom code" in str(error) or "trust_remote_code" in str(error):
         return (
             f"{error_text(error)}.\nIts code would run on this machine: read it, and add --trust_remote_code if you "
@@ -134,7 +138,7 @@ def code_reason(error: Exception) -> str | None:
 
 
 def model_type_reason(error: Exception) -> str | None:
-    """What is wrong with the kind of model that config.json names."""
+    """Return what is wrong with the kind of model that config.json names."""
     release = f"transformers {version('transformers')}"
     unknown = re.search(r"has model type `(.+?)` but Transformers does not recognize", str(error))
     if unknown:
@@ -152,7 +156,7 @@ def model_type_reason(error: Exception) -> str | None:
 
 
 def pointer_reason(directory: Path) -> str | None:
-    """Whether a file of the model is what Git leaves in the place of a large file."""
+    """Return whether a file of the model is what Git leaves in the place of a large file."""
     for path in sorted(directory.glob("*.*")):
         if path.is_file() and path.stat().st_size < 1024 and path.read_bytes().startswith(LFS_POINTER):
             return (
@@ -163,7 +167,7 @@ def pointer_reason(directory: Path) -> str | None:
 
 
 def json_reason(directory: Path) -> str | None:
-    """Whether one of the JSON files of a model is none."""
+    """Return whether one of the JSON files of a model is none."""
     for path in (directory / name for name in JSON_FILES if (directory / name).is_file()):
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
@@ -175,7 +179,7 @@ def json_reason(directory: Path) -> str | None:
 
 
 def weights_reason(directory: Path) -> str | None:
-    """What is wrong with the weights in a directory: none that are read, shards that are missing, or a damaged file."""
+    """Return what is wrong with the weights in a directory: none that are read, missing shards, a damaged file."""
     from safetensors import SafetensorError, safe_open
 
     index = directory / WEIGHTS_INDEX
@@ -205,6 +209,7 @@ def weights_reason(directory: Path) -> str | None:
 
 
 def no_weights_reason(directory: Path) -> str:
+    """Return what a directory holds that has no weights in a form that is read."""
     here = f"it holds neither model.safetensors nor {WEIGHTS_INDEX}"
     for pattern, kind in OTHER_WEIGHTS.items():
         if any(directory.glob(pattern)):
@@ -214,6 +219,7 @@ def no_weights_reason(directory: Path) -> str:
 
 
 def convert_pickles(name: str) -> str:
+    """Return how to turn pickled weights into safetensors."""
     code = (
         "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T; "
         f'[C.from_pretrained({json.dumps(name)}).save_pretrained("DIR") for C in (M, T)]'
@@ -225,7 +231,7 @@ def convert_pickles(name: str) -> str:
 
 
 def vocabulary_reason(directory: Path) -> str | None:
-    """What is wrong with the vocabulary files in a directory, as far as they show it."""
+    """Return what is wrong with the vocabulary files in a directory, as far as they show it."""
     reason = pointer_reason(directory) or json_reason(directory) or no_vocabulary_reason(VOCABULARY_FILES, directory)
     model = model_file(directory)
     if reason is not None or model is not None:
@@ -239,7 +245,7 @@ def vocabulary_reason(directory: Path) -> str | None:
 
 
 def no_vocabulary_reason(names: Collection[str], directory: Path) -> str | None:
-    """Whether a directory has none of the files `names` that a vocabulary is read from; without names, none is."""
+    """Return whether a directory has none of the files that a vocabulary is read from; without names, none is."""
     if not names or any(path.name in names or path.suffix == ".model" for path in directory.iterdir()):
         return None
     return (

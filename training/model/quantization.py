@@ -1,10 +1,11 @@
 """In how many bits weights are held, and in which type products are computed.
 
-quantization_config(training)     # bitsandbytes' settings: NF4, constants quantized too
+    quantization_config(training)     # bitsandbytes' settings: NF4, constants quantized too
+
+Source: https://arxiv.org/abs/2305.14314
 """
 
 import logging
-from typing import Any
 
 import torch
 from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
@@ -94,7 +95,7 @@ def wrong_shape(weights: str, name: str, shape: tuple[int, ...], expected: tuple
     )
 
 
-def check_shapes(model: Any, weights: str) -> None:
+def check_shapes(model: PreTrainedModel, weights: str) -> None:
     """Refuse quantized layers of another shape than the config says; the library compares only the others."""
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
 

@@ -12,7 +12,7 @@ PROBES = ("Hello world, 1 + 2 = 3!", "two  spaces and\nlines, \t tabs ", "déjà
 
 
 def model_file(directory: Path) -> Path | None:
-    """The file that a directory's tokenizer is made from, where that is a `*.model` and nothing that goes before it."""
+    """Return the `*.model` that a directory's tokenizer is made from, where nothing else goes before it."""
     if any((directory / name).is_file() for name in ("tokenizer.json", "tekken.json")):
         return None
     return next(iter(sorted(directory.glob("*.model"))), None)
@@ -24,7 +24,7 @@ def is_tiktoken(path: Path) -> bool:
 
 
 def model_reason(path: Path) -> str | None:
-    """Why a `*.model` cannot be read as the SentencePiece model that its name promises, or None."""
+    """Return why a `*.model` cannot be read as the SentencePiece model that its name promises, or None."""
     if is_tiktoken(path):
         if importlib.util.find_spec("tiktoken") is not None:
             return None
@@ -46,7 +46,7 @@ def model_reason(path: Path) -> str | None:
 
 
 def read_model(path: Path) -> Any:
-    """The pieces, scores and settings of a SentencePiece model, as its `ModelProto`.
+    """Return the pieces, scores and settings of a SentencePiece model, as its `ModelProto`.
 
     Raises:
         ImportError: sentencepiece or protobuf is not installed.

@@ -1,13 +1,15 @@
 """The tokenizer of a base model, with the special tokens that training needs.
 
-tokenizer = load_tokenizer("Qwen/Qwen3-0.6B", None, config, hub_options(model_arguments, None))
+    tokenizer = load_tokenizer("Qwen/Qwen3-0.6B", None, config, hub_options(model_arguments, None))
+
+It is saved again as it was loaded.
 """
 
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from training.model.device import ModelError
 from training.model.files import cannot_load_tokenizer, directory_of, no_vocabulary_reason, vocabulary_reason
@@ -67,7 +69,7 @@ def read_tokenizer(source: str, options: dict[str, Any]) -> PreTrainedTokenizerB
     return tokenizer
 
 
-def repair_special_tokens(tokenizer: Any, config: Any) -> None:
+def repair_special_tokens(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
     """Set BOS, EOS and unk that the tokenizer lacks although the model has them.
 
     The first conversions of LLaMA were published with empty special tokens, and some tokenizers come as a bare
@@ -91,7 +93,7 @@ def repair_special_tokens(tokenizer: Any, config: Any) -> None:
         )
 
 
-def keep_settings(tokenizer: Any) -> None:
+def keep_settings(tokenizer: PreTrainedTokenizerBase) -> None:
     """Note the settings of a tokenizer that is just loaded and that would not be saved again as they are.
 
     LLaMA's `legacy`, which decides what follows a special token, is read but not written by transformers 5.23.
@@ -104,7 +106,7 @@ def keep_settings(tokenizer: Any) -> None:
         tokenizer.loaded_settings = (backend.truncation, backend.padding)
 
 
-def restore_settings(tokenizer: Any) -> None:
+def restore_settings(tokenizer: PreTrainedTokenizerBase) -> None:
     """Bring back the truncation and padding that `keep_settings` noted, before the tokenizer is saved."""
     if hasattr(tokenizer, "loaded_settings"):
         backend, (truncation, padding) = tokenizer.backend_tokenizer, tokenizer.loaded_settings
@@ -116,14 +118,14 @@ def restore_settings(tokenizer: Any) -> None:
             backend.enable_padding(**padding)
 
 
-def token_of(tokenizer: Any, token_id: int | list[int] | None) -> str | None:
-    """The text of an id of the model config (of the first, where it lists several), or None."""
+def token_of(tokenizer: PreTrainedTokenizerBase, token_id: int | list[int] | None) -> str | None:
+    """Return the text of an id of the model config (of the first, where it lists several), or None."""
     first = token_id[0] if isinstance(token_id, list) and token_id else token_id
     return tokenizer.convert_ids_to_tokens(first) if isinstance(first, int) and 0 <= first < len(tokenizer) else None
 
 
-def pad_token_for(tokenizer: Any) -> str:
-    """The text of a pad token that is not EOS: the declared one, one the vocabulary holds, unk, or a new `[PAD]`."""
+def pad_token_for(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the text of a pad token that is not EOS: declared, held by the vocabulary, unk, or a new `[PAD]`."""
     vocabulary = tokenizer.get_vocab()
     undeclared = [token for token in PAD_TOKENS_IN_VOCABULARIES if token in vocabulary]
     for token in (tokenizer.pad_token, *undeclared, tokenizer.unk_token):
@@ -132,7 +134,9 @@ def pad_token_for(tokenizer: Any) -> str:
     return DEFAULT_PAD_TOKEN
 
 
-def smart_tokenizer_and_embedding_resize(special_tokens_dict: dict[str, str], tokenizer: Any, model: Any) -> None:
+def smart_tokenizer_and_embedding_resize(
+    special_tokens_dict: dict[str, str], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> None:
     """Add special tokens to `tokenizer` and grow the embeddings of `model` where they have no row for them.
 
     New rows, of the output head too, start at the mean of the old ones. Tables that are larger than the vocabulary
@@ -155,7 +159,7 @@ def smart_tokenizer_and_embedding_resize(special_tokens_dict: dict[str, str], to
                 table[old_rows:] = table[:old_rows].float().mean(dim=0).to(table.dtype)
 
 
-def align_model_with_tokenizer(model: Any, tokenizer: Any) -> None:
+def align_model_with_tokenizer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Give model and generation config the tokenizer's special ids, so that generation stops at EOS.
 
     A generation config that already lists the EOS among several ends of text keeps its list.
