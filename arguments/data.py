@@ -1,6 +1,8 @@
 """The flags of the data: which rows are trained and evaluated on, and where they are cut.
 
-DataArguments(dataset="my.jsonl", source_max_len=512)
+    DataArguments(dataset="my.jsonl", source_max_len=512)
+
+Which rows these are is read later; here a path is only a text.
 """
 
 from dataclasses import dataclass

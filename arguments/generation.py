@@ -1,6 +1,8 @@
 """The flags of generation.
 
-GenerationArguments(do_sample=True, top_p=0.9).options()   # for transformers.GenerationConfig
+    GenerationArguments(do_sample=True, top_p=0.9).options()   # for transformers.GenerationConfig
+
+Flags that have no effect beside others are not handed on.
 """
 
 from dataclasses import dataclass, fields

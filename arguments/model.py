@@ -1,6 +1,8 @@
 """The flags of the base model: which one, and how it is fetched.
 
-ModelArguments(model_name_or_path="Qwen/Qwen3-0.6B")
+    ModelArguments(model_name_or_path="Qwen/Qwen3-0.6B")
+
+How it is held (--bits) is among the flags of training, as published.
 """
 
 import os

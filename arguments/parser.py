@@ -1,8 +1,10 @@
 """The command line → one typed, frozen dataclass for each group of flags, in one pass and before torch is loaded.
 
-arguments = parse(["--model_name_or_path", "gpt2", "--bits", "4"])
-arguments.training.bits                                              # 4
-parse(["--lerning_rate", "1e-4"])                                    # ArgumentsError: … --learning_rate?
+    arguments = parse(["--model_name_or_path", "gpt2", "--bits", "4"])
+    arguments.training.bits                                              # 4
+    parse(["--lerning_rate", "1e-4"])                                    # ArgumentsError: … --learning_rate?
+
+Every rule of one group of flags is checked where its dataclass is made.
 """
 
 import argparse
@@ -18,7 +20,7 @@ from arguments.declare import ArgumentsError, require
 from arguments.generation import GenerationArguments
 from arguments.model import ModelArguments
 from arguments.training import TrainingArguments
-from arguments.unknown import REPLACED_FLAGS, unknown_flag
+from arguments.unknown import unknown_flag
 
 # Modules without which no run gets far, and whose absence libraries report in their own strange ways.
 NEEDED_MODULES = (
@@ -71,7 +73,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         args=list(argv), return_remaining_strings=True, look_for_args_file=False
     )
     if extra:
-        raise ArgumentsError(unknown_flag(extra[0], flags_of(parser), REPLACED_FLAGS))
+        raise ArgumentsError(unknown_flag(extra[0], flags_of(parser)))
     return Arguments(*parsed)
 
 

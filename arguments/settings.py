@@ -15,14 +15,17 @@ from arguments.declare import ArgumentsError, Rule, require
 
 
 def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number, which true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def whole(least: int) -> Rule:
+    """Return the rule of a whole number that is not below `least`."""
     return f"a whole number, {least} or more", lambda n: isinstance(n, int) and is_number(n) and n >= least
 
 
 def one_of(*words: str) -> Rule:
+    """Return the rule of one of some words."""
     return " or ".join(words), lambda word: word in words
 
 
@@ -179,12 +182,12 @@ def json_object(flag: str, value: Any) -> Any:
 
 
 def json_or_file(flag: str, value: Any) -> Any:
-    """As `json_object`, also from the file that a text names."""
+    """Read as `json_object`, also from the file that a text names."""
     return read_object(flag, value, may_be_file=True) if isinstance(value, str) else value
 
 
 def shown(value: Any) -> str:
-    """Return A value as one would write it behind a flag."""
+    """Return a value as one would write it behind a flag."""
     if isinstance(value, dict):
         return json.dumps(value)
     return f"{value:g}" if isinstance(value, float) else str(getattr(value, "value", value))

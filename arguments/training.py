@@ -1,6 +1,8 @@
 """The flags of training: what this tool adds to transformers' own, and the rules that tie flags together.
 
-TrainingArguments(output_dir="output/mine", bits=4, max_steps=500)
+    TrainingArguments(output_dir="output/mine", bits=4, max_steps=500)
+
+A pair of flags that contradict each other is an `ArgumentsError` that names both.
 """
 
 import math

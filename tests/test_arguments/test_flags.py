@@ -7,7 +7,7 @@ import pytest
 from arguments.declare import ArgumentsError, default_of
 from arguments.library_flags import LEFT_OUT, OUR_DEFAULTS, LibraryArguments
 from arguments.parser import flags_of, make_parser, parse
-from arguments.unknown import REPLACED_FLAGS
+from arguments.unknown import replaced_flags
 from tests.paths import REPOSITORY
 
 MODEL_DEFAULTS = {"model_name_or_path": "EleutherAI/pythia-12b", "trust_remote_code": False, "use_auth_token": False}
@@ -366,7 +366,7 @@ def test_flags_of_other_versions_say_what_to_do_instead(name):
     for spelling in (f"--{name}", f"--{name.replace('_', '-')}"):
         with pytest.raises(ArgumentsError, match=spelling) as refused:
             parse([spelling, "1"])
-        assert REPLACED_FLAGS[name] in str(refused.value)
+        assert replaced_flags()[name] in str(refused.value)
 
 
 def test_device_map_is_for_one_process(monkeypatch):

@@ -4,12 +4,13 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 import qlora
 from arguments.parser import NEEDED_MODULES, flags_of, make_parser
-from arguments.unknown import INSTEAD, REPLACED_FLAGS, edit_distance, unknown_flag
+from arguments.unknown import OTHER_TOOLS, edit_distance, replaced_flags, unknown_flag
 from tests.paths import REPOSITORY
 
 
@@ -102,7 +103,7 @@ def hint(known):
     """A function: flag → what is said of it, without the last sentence."""
 
     def say(flag: str) -> str:
-        said = unknown_flag(flag, known, REPLACED_FLAGS)
+        said = unknown_flag(flag, known)
         assert said.endswith(" All flags: python qlora.py --help")
         return said.removesuffix(" All flags: python qlora.py --help")
 
@@ -193,23 +194,24 @@ def test_slips_in_flags_of_other_tools_too(hint, typed, theirs, ours):
 
 def test_arguments_without_dashes(known, hint):
     """As torchtune and Hydra take them."""
-    said = unknown_flag("lora_r=8", known, REPLACED_FLAGS)
+    said = unknown_flag("lora_r=8", known)
     assert said == "unexpected argument 'lora_r=8': a flag begins with two dashes, as in --lora_r=8."
     assert hint("epochs=1") == "no flag epochs here: use --max_steps -1 --num_train_epochs."
-    said = unknown_flag("rows.jsonl", known, REPLACED_FLAGS)
+    said = unknown_flag("rows.jsonl", known)
     assert said.endswith("'rows.jsonl': every value needs a flag in front of it, like --dataset rows.jsonl.")
 
 
 def test_the_table_of_other_tools_names_what_there_is(known):
     flags = {flag.removeprefix("--").replace("-", "_") for flag in known}
-    assert not flags & REPLACED_FLAGS.keys()
-    assert len(REPLACED_FLAGS) == sum(len(names.split()) for names in INSTEAD.values()) > 400  # none is there twice
-    for instead in INSTEAD:
+    advice = tomllib.loads(OTHER_TOOLS.read_text(encoding="utf-8"))
+    assert not flags & replaced_flags().keys()
+    assert len(replaced_flags()) == sum(len(names.split()) for names in advice.values()) > 400  # none is there twice
+    for instead in advice:
         assert set(re.findall(r"--(\w+)", instead)) <= flags, instead
 
 
 def test_every_flag_of_other_tools_is_answered_in_both_spellings(hint):
-    for name, instead in REPLACED_FLAGS.items():
+    for name, instead in replaced_flags().items():
         for spelling in (name, name.replace("_", "-")):
             assert hint(f"--{spelling}=1") == f"no flag --{spelling} here: {instead}."
 
