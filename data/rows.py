@@ -194,8 +194,8 @@ def _format(
         if usable:
             account.keep(usable, record, row)
         fields = json.dumps({name: value for name, value in raw.items() if name not in row.consumed}, default=str)
-        known = {"file": source.name, "unit": source.unit, "place": place, "splits": row.name == "text"}
-        yield from ((example, known | {"fields": fields}) for example in usable)
+        origin = {"file": source.name, "unit": source.unit, "place": place, "splits": row.name == "text"}
+        yield from ((example, origin | {"fields": fields}) for example in usable)
     if not account.records:
         raise DataError(f"{source.name}: it holds no rows, and at least one is needed")
 

@@ -17,21 +17,39 @@ import shlex
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from common.text import table
+
 DEMO = Path(__file__).resolve().parent.parent / "data" / "demo"
 
 
-def ways(options: argparse.Namespace) -> dict[str, list[str]]:
+@dataclass(frozen=True)
+class Work:
+    """What every way is measured on; `--help` says what each is."""
+
+    dataset: str
+    model: str | None
+    hidden: int
+    layers: int
+    rows: int
+    batch: int
+    accumulation: int
+    max_tokens: int
+    flags: list[str]
+
+
+def ways(max_tokens: int) -> dict[str, list[str]]:
     """Return name → the flags that ask for it."""
-    budget = str(options.max_tokens)
+    budget = str(max_tokens)
     return {
         "random, fixed size": ["--group_by_length", "False"],
         "split by length": [],
-        f"at most {options.max_tokens:,} tokens": ["--max_tokens_per_batch", budget],
-        f"packed, {options.max_tokens:,} tokens": ["--packing", "--max_tokens_per_batch", budget],
+        f"at most {max_tokens:,} tokens": ["--max_tokens_per_batch", budget],
+        f"packed, {max_tokens:,} tokens": ["--packing", "--max_tokens_per_batch", budget],
     }
 
 
@@ -62,6 +80,7 @@ def make_model(directory: str, hidden: int, layers: int) -> str:
 
 
 def now() -> float:
+    """Return the time in seconds at which the device has done what it was given."""
     import torch
 
     if torch.cuda.is_available():
@@ -123,33 +142,37 @@ def measure(argv: list[str]) -> dict[str, float]:
 
 
 def hardware() -> str:
+    """Return what this machine is, in words."""
     import torch
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return f"{gpu}, {platform.machine()}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads"
 
 
-def compare(options: argparse.Namespace) -> None:
+def compare(work: Work) -> None:
     """Measure every way and print the table."""
     # What is measured speaks too: that goes to stderr.
     with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(sys.stderr):
-        model = options.model or make_model(f"{scratch}/model", options.hidden, options.layers)
-        shared = ["--model_name_or_path", model, "--dataset", options.dataset, "--output_dir", f"{scratch}/out"]
-        shared += ["--max_train_samples", str(options.rows), "--max_steps", "-1", "--num_train_epochs", "1"]
-        shared += ["--per_device_train_batch_size", str(options.batch), "--save_strategy", "no"]
-        shared += ["--gradient_accumulation_steps", str(options.accumulation), "--disable_tqdm", "True"]
+        model = work.model or make_model(f"{scratch}/model", work.hidden, work.layers)
+        shared = ["--model_name_or_path", model, "--dataset", work.dataset, "--output_dir", f"{scratch}/out"]
+        shared += ["--max_train_samples", str(work.rows), "--max_steps", "-1", "--num_train_epochs", "1"]
+        shared += ["--per_device_train_batch_size", str(work.batch), "--save_strategy", "no"]
+        shared += ["--gradient_accumulation_steps", str(work.accumulation), "--disable_tqdm", "True"]
         shared += ["--source_max_len", "384", "--target_max_len", "128", "--include_num_input_tokens_seen"]
-        found = {name: measure([*shared, *flags, *options.flags]) for name, flags in ways(options).items()}
+        results = {name: measure([*shared, *flags, *work.flags]) for name, flags in ways(work.max_tokens).items()}
     print(f"    {shlex.join(['python', '-m', 'scripts.benchmark', *sys.argv[1:]])}")
-    print(f"    {hardware()}, {date.today()}; {options.rows} rows, {options.batch} x {options.accumulation} a step\n")
-    print("| micro-batches | padding | rows/s | ratio | peak GPU GB |\n|---|--:|--:|--:|--:|")
-    random_rate = next(iter(found.values()))["rate"]
-    for name, row in found.items():
-        memory = f"{row['memory']:.1f}" if row["memory"] else "–"
-        print(f"| {name} | {row['padding']:.1%} | {row['rate']:.2f} | {row['rate'] / random_rate:.2f} | {memory} |")
+    print(f"    {hardware()}, {date.today()}; {work.rows} rows, {work.batch} x {work.accumulation} a step\n")
+    rows = [["micro-batches", "padding", "rows/s", "ratio", "peak GPU GB"]]
+    random_rate = next(iter(results.values()))["rate"]
+    for name, result in results.items():
+        memory = f"{result['memory']:.1f}" if result["memory"] else "–"
+        rate = [f"{result['rate']:.2f}", f"{result['rate'] / random_rate:.2f}"]
+        rows.append([name, f"{result['padding']:.1%}", *rate, memory])
+    print(table(rows, markdown=True))
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Measure what a command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default=str(DEMO / "train.jsonl"), help="file whose first rows are trained on")
     parser.add_argument("--model", help="directory of a base model (default: a random Llama)")
@@ -160,7 +183,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--accumulation", type=int, default=4, help="micro-batches of a step")
     parser.add_argument("--max_tokens", type=int, default=1024, help="tokens of a micro-batch, padding included")
     parser.add_argument("flags", nargs="*", help="flags of qlora.py for all, behind --")
-    compare(parser.parse_args(argv))
+    compare(Work(**vars(parser.parse_args(argv))))
 
 
 if __name__ == "__main__":

@@ -16,33 +16,51 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from typing import Any
 
+from common.text import table
 from scripts.benchmark import hardware, now, random_llama
 
 WHOLE, SHARED = "one forward pass a question", "over shared prefixes"
 
 
-def load(options: argparse.Namespace) -> tuple[Any, Any]:
+@dataclass(frozen=True)
+class Work:
+    """What is scored, and how; `--help` says what each is."""
+
+    file: str
+    model: str | None
+    tokenizer: str | None
+    hidden: int
+    layers: int
+    subjects: int | None
+    every: int
+    packed_tokens: int | None
+    max_tokens: int
+    cpu_seconds: bool
+
+
+def load(work: Work) -> tuple[Any, Any]:
     """Return the model, in evaluation mode, and its tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(options.tokenizer or options.model)
-    if options.model:
-        model = AutoModelForCausalLM.from_pretrained(options.model)
+    tokenizer = AutoTokenizer.from_pretrained(work.tokenizer or work.model)
+    if work.model:
+        model = AutoModelForCausalLM.from_pretrained(work.model)
     else:
-        model = random_llama(len(tokenizer), options.hidden, options.layers)
+        model = random_llama(len(tokenizer), work.hidden, work.layers)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
 
 
 def choose(rows: list[dict], subjects: int | None) -> list[dict]:
     """Return all questions of so many subjects, evenly spaced by name: a sample of questions would share less."""
     names = sorted({row["subject"] for row in rows})
-    kept = set(names[:: -(-len(names) // (subjects or len(names)))])
-    return [row for row in rows if row["subject"] in kept]
+    chosen = set(names[:: -(-len(names) // (subjects or len(names)))])
+    return [row for row in rows if row["subject"] in chosen]
 
 
 def ways_alone(model: Any, columns: list[int]) -> dict[str, Callable[[Any], Any]]:
@@ -81,9 +99,9 @@ def take_turns(
 
     def timed(name: str, way: Callable[[], Any], scale: float = 1.0) -> Any:
         began = clock()
-        found = way()
+        result = way()
         seconds[name] += (clock() - began) * scale
-        return found
+        return result
 
     if why_not := timed(SHARED, partial(cannot_share, cache, prompts)):
         raise SystemExit(f"benchmark_mmlu: prompts cannot share a prefix with this model: {why_not}")
@@ -98,27 +116,28 @@ def take_turns(
                 logits[SHARED][indices] = turn[1][:, columns].float().cpu()
                 for name, way in alone.items():
                     for index in sample.intersection(indices):
-                        found = timed(name, partial(way, prompts[index]), scale)
-                        logits[name][index] = found.float().cpu()
+                        logits[name][index] = timed(name, partial(way, prompts[index]), scale).float().cpu()
                 bar.update(len(indices))
     return seconds, logits
 
 
 def tokens(prompts: list, chosen: Iterable[int]) -> int:
+    """Return the tokens of the prompts that are chosen by their index."""
     return sum(len(prompts[index].ids) for index in chosen)
 
 
-def measure(options: argparse.Namespace) -> None:
+def measure(work: Work) -> None:
+    """Score the questions in every way, and print how long each took and how far their logits are apart."""
     import torch
 
     from eval.mmlu.prefix import PACKED_TOKENS
     from eval.mmlu.prompts import letter_tokens, load_mmlu
     from eval.mmlu.scoring import encode_mmlu
 
-    model, tokenizer = load(options)
-    rows = choose(load_mmlu(options.file, "eval"), options.subjects)
+    model, tokenizer = load(work)
+    rows = choose(load_mmlu(work.file, "eval"), work.subjects)
     letters = letter_tokens(tokenizer)
-    prompts = encode_mmlu(model, tokenizer, rows, options.max_tokens)
+    prompts = encode_mmlu(model, tokenizer, rows, work.max_tokens)
     lengths = [len(prompt.ids) for prompt in prompts]
     size = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"    {shlex.join(['python', '-m', 'scripts.benchmark_mmlu', *sys.argv[1:]])}")
@@ -129,20 +148,20 @@ def measure(options: argparse.Namespace) -> None:
             model,
             prompts,
             list(letters.ids),
-            options.every,
-            options.packed_tokens or PACKED_TOKENS,
-            time.process_time if options.cpu_seconds else now,
+            work.every,
+            work.packed_tokens or PACKED_TOKENS,
+            time.process_time if work.cpu_seconds else now,
         )
-    print("| scored | questions | seconds for all | ratio | difference of logits, share of their norm | same answers |")
-    print("|---|--:|--:|--:|--:|--:|")
+    rows = [["scored", "questions", "seconds for all", "ratio", "difference of logits, share of norm", "same answers"]]
     compared = ~logits[WHOLE].isnan().any(dim=1)
     first = logits[WHOLE][compared]
-    for name, found in logits.items():
-        questions = (~found.isnan().any(dim=1)).sum().item()
-        difference = ((found[compared] - first).norm() / first.norm()).item()
-        same = (found[compared].argmax(dim=1) == first.argmax(dim=1)).sum().item()
-        timed = f"{seconds[name]:.1f} | {seconds[WHOLE] / seconds[name]:.2f}"
-        print(f"| {name} | {questions:,} | {timed} | {difference:.1e} | {same:,} of {len(first):,} |")
+    for name, scored in logits.items():
+        questions = (~scored.isnan().any(dim=1)).sum().item()
+        difference = ((scored[compared] - first).norm() / first.norm()).item()
+        same = (scored[compared].argmax(dim=1) == first.argmax(dim=1)).sum().item()
+        timed = [f"{seconds[name]:.1f}", f"{seconds[WHOLE] / seconds[name]:.2f}"]
+        rows.append([name, f"{questions:,}", *timed, f"{difference:.1e}", f"{same:,} of {len(first):,}"])
+    print(table(rows, markdown=True))
     peak = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else memory()
     print(f"\npeak memory {peak:.2f} GB")
 
@@ -153,6 +172,7 @@ def memory() -> float:
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Measure what a command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", help="an MMLU prompt file, see data/mmlu/README.md")
     parser.add_argument("--model", help="directory of a base model (default: a random Llama)")
@@ -164,10 +184,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--packed_tokens", type=int, help="tokens of several prompts in one pass (default: a run's)")
     parser.add_argument("--max_tokens", type=int, default=2048, help="longest prompt, in tokens")
     parser.add_argument("--cpu_seconds", action="store_true", help="CPU seconds of this process, not the clock's")
-    options = parser.parse_args(argv)
-    if not (options.model or options.tokenizer):
+    work = Work(**vars(parser.parse_args(argv)))
+    if not (work.model or work.tokenizer):
         parser.error("give --model, or --tokenizer for a random Llama")
-    measure(options)
+    measure(work)
 
 
 if __name__ == "__main__":

@@ -11,20 +11,24 @@ from collections import defaultdict
 from pathlib import Path
 
 from common.files import read_json, write_json
+from common.text import shortened, table
 
 BARS = "▁▂▃▄▅▆▇█"
-SHOWN = 6  # questions printed with both answers
+QUESTIONS = 6  # questions printed with both answers
 
 
 def read_lines(path: Path) -> list[dict]:
+    """Return the objects of a file with one on each line."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def is_right(row: dict) -> bool:
+    """Return whether a prediction is its reference, but for outer white space."""
     return row["prediction"].strip() == row["output"].strip()
 
 
 def share_right(rows: list[dict]) -> float:
+    """Return the share of predictions that are right."""
     return sum(map(is_right, rows)) / len(rows)
 
 
@@ -35,6 +39,7 @@ def curve(values: list[float]) -> str:
 
 
 def print_losses(state: dict, metrics: dict) -> None:
+    """Print how the loss fell."""
     losses = [(entry["step"], entry["loss"]) for entry in state["log_history"] if "loss" in entry]
     bars = curve([loss for _, loss in losses])
     print(
@@ -45,31 +50,30 @@ def print_losses(state: dict, metrics: dict) -> None:
 
 
 def print_table(base: list[dict], tuned: list[dict]) -> None:
+    """Print the exact match of both models by kind of fact."""
     kinds: dict[str, list[int]] = defaultdict(list)
     for index, row in enumerate(tuned):
         kinds[row["fact"]].append(index)
     print("\nexact match on questions about countries that no training question names")
-    print(f"{'':12} {'questions':>9} {'base':>7} {'tuned':>7}")
+    lines = [["", "questions", "base", "tuned"]]
     for kind, indices in [*sorted(kinds.items()), ("all", list(range(len(tuned))))]:
         shares = [share_right([rows[index] for index in indices]) for rows in (base, tuned)]
-        print(f"{kind:12} {len(indices):>9} {shares[0]:>7.1%} {shares[1]:>7.1%}")
+        lines.append([kind, str(len(indices)), *(f"{share:.1%}" for share in shares)])
+    print(table(lines))
 
 
 def print_answers(base: list[dict], tuned: list[dict]) -> None:
+    """Print some questions with both answers."""
     print()
-    for index in range(0, len(tuned), max(1, len(tuned) // SHOWN))[:SHOWN]:
+    for index in range(0, len(tuned), max(1, len(tuned) // QUESTIONS))[:QUESTIONS]:
         mark = "right" if is_right(tuned[index]) else f"wrong; right is: {tuned[index]['output']}"
         print(f"question: {tuned[index]['instruction']}")
         print(f"  base:   {shortened(base[index]['prediction'])}")
         print(f"  tuned:  {shortened(tuned[index]['prediction'])}   ({mark})")
 
 
-def shortened(text: str, width: int = 90) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
 def main(directory: str) -> None:
+    """Print the report of an output directory, and add both scores to its metrics.json."""
     output = Path(directory)
     metrics = read_json(output / "metrics.json")
     base, tuned = (read_lines(output / name) for name in ("predictions_base.jsonl", "predictions.jsonl"))

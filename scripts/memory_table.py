@@ -97,12 +97,12 @@ class Need:
         one_token += (4 if shape.neox else 7) * s * shape.intermediate
         one_token += (s + 1) * sum(n for n, _ in layers) if training.lora_dropout else 0
         one_layer = s * max(n * m for n, m in layers) + one_token * tokens
-        kept = s * shape.hidden * shape.layers * tokens
+        checkpoints = s * shape.hidden * shape.layers * tokens
         self.parts = {
             "quantized weights": shape.quantized() * (1 / 2 + 1 / 64 + 4 / (64 * 256)) / GIB,
             "other weights": shape.other() * s / GIB,
             "LoRA": 16 * adapter / GIB,
-            "activations": (kept + max(one_layer, 14 * shape.vocab * rows * target)) / GIB,
+            "activations": (checkpoints + max(one_layer, 14 * shape.vocab * rows * target)) / GIB,
             "CUDA": 1.0,
         }
         self.paged, self.total = 8 * adapter / GIB, sum(self.parts.values())
@@ -129,7 +129,7 @@ def recipe_argv(script: Path) -> list[str]:
 
 
 def table(scripts: list[Path]) -> str:
-    """Markdown, one row for each script, the smallest need first."""
+    """Return Markdown, one row for each script, the smallest need first."""
     lines = [
         "| script | base model | r | micro-batch, tokens | weights | LoRA, AdamW | activations | in all | one GPU of |",
         "|---|---|--:|---|--:|--:|--:|--:|---|",

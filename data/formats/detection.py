@@ -81,10 +81,10 @@ def find_format(name: str) -> Format:
     Raises:
         DataError: there is no such format; gives the nearest name and the list.
     """
-    known = {alias: row for row in FORMATS.values() for alias in row.aliases} | FORMATS
-    known = {data_set: FORMATS[row.format] for data_set, row in NAMED_DATASETS.items()} | known
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
+    formats = {data_set: FORMATS[row.format] for data_set, row in NAMED_DATASETS.items()}
+    formats |= {alias: row for row in FORMATS.values() for alias in row.aliases} | FORMATS
+    if name in formats:
+        return formats[name]
+    near = difflib.get_close_matches(name, formats, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise DataError(f"--dataset_format {name}: unknown{hint}\nformats: {', '.join(FORMATS)}")

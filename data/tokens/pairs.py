@@ -88,8 +88,8 @@ class PairEncoder:
         [first, *_] = self.tokenizer.convert_ids_to_tokens(self.ids(["a"])[0]) or [""]
         if not str(first).startswith(("\u2581", "\u0120")):
             return ""
-        known = (anchor for anchor in ANCHORS if self.tokenizer.unk_token_id not in self.ids([anchor])[0])
-        return next(known, "")
+        anchors = (anchor for anchor in ANCHORS if self.tokenizer.unk_token_id not in self.ids([anchor])[0])
+        return next(anchors, "")
 
     def with_bos(self, ids: Ids) -> Ids:
         """Return `ids` with BOS in front, once, where the tokenizer has one: templates may write it, several times."""

@@ -132,21 +132,21 @@ def agreement(games: Sequence[Game], ratings: Mapping[str, Mapping[str, float]])
         )
     items = shared_items(games, judges) if len(judges) > 1 else []
     fleiss = {"judges": len(judges), "items": len(items), "fleiss_kappa": fleiss_kappa(items)}
-    repeats = {judge: found for judge in judges if (found := _repeats(games, judge))}
+    repeats = {judge: repeated for judge in judges if (repeated := _repeats(games, judge))}
     return {"judges": judges, "pairs": pairs, "fleiss": fleiss if len(judges) > 1 else None, "repeats": repeats}
 
 
 def _repeats(games: Sequence[Game], judge: str) -> dict[str, Any] | None:
-    said = [
+    repeated = [
         [_place(verdict, order) for verdict in verdicts]
         for by_judge in _by_question(games).values()
         for order, verdicts in by_judge.get(judge, {}).items()
         if len(verdicts) > 1
     ]
-    if not said:
+    if not repeated:
         return None
-    times = Counter(map(len, said)).most_common(1)[0][0]
-    items = [tuple(verdicts) for verdicts in said if len(verdicts) == times]
+    times = Counter(map(len, repeated)).most_common(1)[0][0]
+    items = [tuple(verdicts) for verdicts in repeated if len(verdicts) == times]
     return {"verdicts": times, "items": len(items), "fleiss_kappa": fleiss_kappa(items)}
 
 

@@ -95,12 +95,12 @@ def read_games(paths: Sequence[str], players: Iterable[str] = ()) -> tuple[list[
 
 
 def _with_names(game: Game, names: _Names | None) -> Game:
-    found = {}
+    changes = {}
     if not game.first:
-        found = {"first": names.first, "second": names.second}
+        changes = {"first": names.first, "second": names.second}
     if not game.judge:
-        found["judge"] = names.judge if names else NO_JUDGE
-    return replace(game, **found)
+        changes["judge"] = names.judge if names else NO_JUDGE
+    return replace(game, **changes)
 
 
 # Lines
@@ -189,33 +189,34 @@ def _stem(path: str) -> str:
     return re.sub(r"\.(jsonl|json|csv|tsv|parquet)(\.gz)?$", "", Path(path).name, flags=re.IGNORECASE)
 
 
-def _names_of_files(paths: Sequence[str], known: set[str], given: set[str]) -> dict[str, _Names | None]:
-    """Say for each path what its name says, None where that is nothing or not certain.
+def _names_of_files(paths: Sequence[str], players: set[str], given: set[str]) -> dict[str, _Names | None]:
+    """Return for each path what its name says, None where that is nothing or not certain.
 
     What one name makes certain helps with the next, until nothing more is learned.
     """
     parts = {path: re.split(r"([-_])vs[-_]", _stem(path)) for path in paths}
-    parts = {path: found for path, found in parts.items() if len(found) == 3 and found[0] and found[2]}
-    known = known | given | {first for first, _, _ in parts.values()}
+    parts = {path: three for path, three in parts.items() if len(three) == 3 and three[0] and three[2]}
+    players = players | given | {first for first, _, _ in parts.values()}
     names: dict[str, _Names | None] = dict.fromkeys(paths)
     rests: set[str] = set()
     while True:
-        found = {}
+        certain = {}
         for path, (first, separator, second) in parts.items():
-            readings = _readings(second, separator, known, rests)
+            readings = _readings(second, separator, players, rests)
             chosen = [name for name in readings if name in given] or readings
             if names[path] is None and len(chosen) == 1 and chosen[0] != first:
-                found[path] = _Names(first, chosen[0], second[len(chosen[0]) + 1 :])
-        if not found:
+                certain[path] = _Names(first, chosen[0], second[len(chosen[0]) + 1 :])
+        if not certain:
             return names
-        names |= found
-        known |= {name.second for name in found.values()}
-        rests |= {name.rest for name in found.values() if name.rest}
+        names |= certain
+        players |= {name.second for name in certain.values()}
+        rests |= {name.rest for name in certain.values() if name.rest}
 
 
-def _readings(text: str, separator: str, known: set[str], rests: set[str]) -> list[str]:
-    """Name the players that `text`, which begins with one, may begin with: none or several where it is not certain."""
-    longest = max((name for name in known if f"{text}{separator}".startswith(name + separator)), key=len, default="")
+def _readings(text: str, separator: str, players: set[str], rests: set[str]) -> list[str]:
+    """Return the players that `text`, which begins with one, may begin with: one where it is certain."""
+    begins = (name for name in players if f"{text}{separator}".startswith(name + separator))
+    longest = max(begins, key=len, default="")
     match = re.fullmatch(rf"(?:(.+?)[-_]{JUDGE}[-_]reviewer|([^-_]+)[-_](?:reviewer|threeclass))([-_].*)?", text)
     by_judge = (match.group(1) or match.group(2)) if match else ""
     if longest or by_judge:

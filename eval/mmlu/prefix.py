@@ -35,10 +35,10 @@ class PrefixCache:
 
     def go_to(self, ids: list[int]) -> None:
         """Hold `ids`, of which only those that are new are run."""
-        kept = common_length([self.ids, ids])
-        self.cut(len(self.ids) - kept)
-        if ids[kept:]:
-            run(self.model, ids[kept:], [len(ids) - kept - 1], past_key_values=self.cache)
+        common = common_length([self.ids, ids])
+        self.cut(len(self.ids) - common)
+        if ids[common:]:
+            run(self.model, ids[common:], [len(ids) - common - 1], past_key_values=self.cache)
         self.ids = ids
 
     def cut(self, tokens: int) -> None:
@@ -182,11 +182,11 @@ def pack(sequences: Sequence[list[int]]) -> Tree:
     depths: list[int] = []
     paths: list[list[int]] = []  # where the tokens of each sequence stand
     for before, sequence in zip([[], *sequences], sequences, strict=False):
-        kept = common_length([before, sequence])
-        own = range(len(ids), len(ids) + len(sequence) - kept)
-        paths.append([*(paths[-1][:kept] if paths else []), *own])
-        ids += sequence[kept:]
-        depths += range(kept, len(sequence))
+        common = common_length([before, sequence])
+        own = range(len(ids), len(ids) + len(sequence) - common)
+        paths.append([*(paths[-1][:common] if paths else []), *own])
+        ids += sequence[common:]
+        depths += range(common, len(sequence))
     seen = torch.zeros(len(ids), len(ids), dtype=torch.bool)
     for path in map(torch.tensor, paths):
         seen[path[:, None], path] = torch.ones(len(path), len(path), dtype=torch.bool).tril()
@@ -223,13 +223,12 @@ def run(model: PreTrainedModel, ids: list[int], last: list[int], **inputs: Any) 
     """Run one forward pass over one sequence; gives the logits at the positions `last`, (positions, vocabulary)."""
     device = model.get_input_embeddings().weight.device
     inputs = send_to_device(inputs, device)
+    if takes(model, "use_cache"):
+        inputs["use_cache"] = "past_key_values" in inputs
     if takes(model, "logits_to_keep") and on_one_device(model):
-        kept = {"logits_to_keep": torch.tensor(last, device=device)}
+        inputs["logits_to_keep"] = torch.tensor(last, device=device)
         last = list(range(len(last)))
-    else:
-        kept = {}
-    caching = {"use_cache": "past_key_values" in inputs} if takes(model, "use_cache") else {}
-    logits = model(input_ids=torch.tensor([ids], device=device), **inputs, **kept, **caching).logits
+    logits = model(input_ids=torch.tensor([ids], device=device), **inputs).logits
     return logits[0, last]
 
 
@@ -298,7 +297,7 @@ def differences_when_shared(cache: PrefixCache, shared: int, other: list[int], r
 
 def with_other_tokens(ids: list[int], beside: list[int], vocabulary: int) -> list[int]:
     """Return `ids` with other tokens but for those that it shares with `beside`: the tree of both keeps its shape."""
-    kept = common_length([ids, beside])
-    would_join = ids[kept : kept + 1] and beside[kept : kept + 1] == [(ids[kept] + 1) % vocabulary]
+    common = common_length([ids, beside])
+    would_join = ids[common : common + 1] and beside[common : common + 1] == [(ids[common] + 1) % vocabulary]
     step = 2 if would_join else 1
-    return ids[:kept] + [(token + step) % vocabulary for token in ids[kept:]]
+    return ids[:common] + [(token + step) % vocabulary for token in ids[common:]]

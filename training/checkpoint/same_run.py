@@ -62,11 +62,11 @@ def changed_flags(flags: dict[str, Any], checkpoint: str | os.PathLike, trains: 
         raise CheckpointError(
             f"{checkpoint} was tuned from another base model: {texts[base]}. Give that one, or another --output_dir."
         )
-    held = [text for name, text in texts.items() if decides.get(name) == "optimizer"]
-    if held and trains:
+    decided = [text for name, text in texts.items() if decides.get(name) == "optimizer"]
+    if decided and trains:
         raise CheckpointError(
-            f"{checkpoint} holds the state of its optimizer and schedule, which decide: {'; '.join(held)} would have "
-            "no effect. Give the values it was made with to go on, or another --output_dir to start anew."
+            f"{checkpoint} holds the state of its optimizer and schedule, which decide: {'; '.join(decided)} would "
+            "have no effect. Give the values it was made with to go on, or another --output_dir to start anew."
         )
     return list(texts.values())
 

@@ -61,9 +61,9 @@ class SavePeftModelCallback(TrainerCallback):
         """Delete the oldest sealed checkpoints beyond the limit; whatever else lies there is not ours to delete."""
         if self.save_total_limit is None:
             return
-        kept = {newest} | ({Path(best)} if best else set())
-        sealed = [path for path in checkpoints_in(newest.parent) if (path / MANIFEST).is_file() and path not in kept]
-        for checkpoint in sealed[max(self.save_total_limit - len(kept), 0) :]:
+        spared = {newest} | ({Path(best)} if best else set())
+        sealed = [path for path in checkpoints_in(newest.parent) if (path / MANIFEST).is_file() and path not in spared]
+        for checkpoint in sealed[max(self.save_total_limit - len(spared), 0) :]:
             shutil.rmtree(checkpoint)
 
 

@@ -163,9 +163,9 @@ class QLoRATrainer(Seq2SeqTrainer):
             (None, (batch, new tokens) generated or else the losses, (batch, 2) loss sums and token counts)
         """
         prompts = {name.removeprefix(PROMPT): value for name, value in inputs.items() if name.startswith(PROMPT)}
-        kept = supervised_only(without_prompts(inputs))
+        rows = supervised_only(without_prompts(inputs))
         with torch.no_grad(), self.accelerator.autocast():
-            losses = row_losses(supervised_logits(model, kept, self.skips_head), kept)
+            losses = row_losses(supervised_logits(model, rows, self.skips_head), rows)
             return None, self.generate_from(prompts) if prompts else losses, losses
 
     def generate_from(self, prompts: Batch) -> torch.Tensor:
