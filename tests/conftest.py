@@ -17,7 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 
-from tests.paths import REPOSITORY
+from tests.support.paths import REPOSITORY
 
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 gc.disable()  # until `pytest_collection_finish`: a third of the time in which libraries are loaded goes into it

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.paths import REPOSITORY
+from tests.support.paths import REPOSITORY
 from tests.test_imports import ARROWS, MOST_FILES, MOST_LINES, MOST_LINES_OF_A_FUNCTION
 
 PAGE = (REPOSITORY / "ARCHITECTURE.md").read_text(encoding="utf-8")

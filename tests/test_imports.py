@@ -10,7 +10,7 @@ from graphlib import CycleError, TopologicalSorter
 import pytest
 
 import qlora
-from tests.paths import PARTS, REPOSITORY, read_sources
+from tests.support.paths import PARTS, REPOSITORY, read_sources
 
 # part → parts of the repository that it may import, beside itself; only tests import qlora
 ARROWS = {
@@ -116,7 +116,7 @@ def test_every_part_is_walked():
         ("data.rows", "import training.model.build", "data imports training.model.build;"),
         ("eval.steps", "from training import plan", "eval imports training.plan;"),
         ("scripts.a", "import qlora", "scripts imports qlora;"),
-        ("common.a.b", "from ...tests import paths", "common imports tests.paths;"),
+        ("common.a.b", "from ...tests.support import paths", "common imports tests.support.paths;"),
         ("qlora", "import eval.mmlu.scoring", "import eval.mmlu.scoring: write"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 from sacrebleu.metrics import CHRF
 from transformers import PreTrainedConfig, Seq2SeqTrainer
 
-from tests.paths import PARTS, read_sources
+from tests.support.paths import PARTS, read_sources
 
 ROWS = datasets.Dataset.from_dict({"n": [1]})
 # name → what has it

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import qlora
-from tests.paths import REPOSITORY
-from tests.rounding import assert_near, distance
+from tests.support.paths import REPOSITORY
+from tests.support.rounding import assert_near, distance
 
 
 def read_lines(path: Path) -> list[dict]:

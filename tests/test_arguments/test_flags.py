@@ -8,7 +8,7 @@ from arguments.declare import ArgumentsError, default_of
 from arguments.library_flags import LEFT_OUT, OUR_DEFAULTS, LibraryArguments
 from arguments.parser import flags_of, make_parser, parse
 from arguments.unknown import replaced_flags
-from tests.paths import REPOSITORY
+from tests.support.paths import REPOSITORY
 
 MODEL_DEFAULTS = {"model_name_or_path": "EleutherAI/pythia-12b", "trust_remote_code": False, "use_auth_token": False}
 DATA_DEFAULTS = {

@@ -11,7 +11,7 @@ import pytest
 import qlora
 from arguments.parser import NEEDED_MODULES, flags_of, make_parser
 from arguments.unknown import OTHER_TOOLS, edit_distance, replaced_flags, unknown_flag
-from tests.paths import REPOSITORY
+from tests.support.paths import REPOSITORY
 
 
 def start(*argv: str) -> subprocess.CompletedProcess:

@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import RequestError
 from common.lock import locked
-from tests.paths import REPOSITORY
+from tests.support.paths import REPOSITORY
 
 HOLD = """
 import sys, pathlib, common.lock

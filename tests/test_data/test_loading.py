@@ -10,8 +10,8 @@ import pytest
 
 from common.errors import DataError
 from data.splits import count_held_out, mix_counts, split_indices
-from tests.flags import data_module
-from tests.paths import REPOSITORY
+from tests.support.flags import data_module
+from tests.support.paths import REPOSITORY
 
 ROWS = [{"input": f"question {number}", "output": f"answer {number}", "id": number} for number in range(20)]
 

@@ -6,7 +6,7 @@ from argparse import Namespace
 import pytest
 
 from data.tokens import encoder as tokens
-from tests.flags import data_module
+from tests.support.flags import data_module
 
 EMPTY = "an empty answer"
 KTO = "label is false: an answer marked as bad"

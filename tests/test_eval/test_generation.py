@@ -14,7 +14,7 @@ from eval.generation import generation, predictions
 from eval.generation.generation import main
 from eval.generation.predictions import PREDICTION_FIELDS, line_metrics, prediction_lines, write_predictions
 from eval.metrics.text import text_metrics
-from tests.paths import REPOSITORY
+from tests.support.paths import REPOSITORY
 
 ROWS = [
     {"prediction": "It is Paris.", "output": "It is Paris.", "fact": "capital", "prediction_tokens": 6},

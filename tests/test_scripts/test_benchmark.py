@@ -2,8 +2,8 @@
 
 from scripts.benchmark import main
 from scripts.benchmark_mmlu import main as score_mmlu
-from tests.paths import REPOSITORY
-from tests.rounding import ROUNDING
+from tests.support.paths import REPOSITORY
+from tests.support.rounding import ROUNDING
 
 
 def rows_of(printed):

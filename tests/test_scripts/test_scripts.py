@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts.memory_table import SHAPES, Need, recipe_argv, table
-from tests.paths import REPOSITORY
+from tests.support.paths import REPOSITORY
 
 SCRIPTS = sorted((REPOSITORY / "scripts").glob("finetune_*.sh"))
 PAGES = [REPOSITORY / folder / "README.md" for folder in (".", "data", "data/demo", "data/mmlu", "eval")]

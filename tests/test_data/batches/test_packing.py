@@ -14,8 +14,8 @@ from common.errors import FailedRunError
 from common.forward import EXACT, ROUNDED
 from data.batches.packing import best_fit, pack
 from data.batches.steps import StepCollator
-from tests.flags import trainer_of
-from tests.rounding import DESCENT, ROUNDING, ROUNDING_BF16, assert_near
+from tests.support.flags import trainer_of
+from tests.support.rounding import DESCENT, ROUNDING, ROUNDING_BF16, assert_near
 from tests.test_training.loop.test_trainer import rows_of
 from training.loop import packing
 from training.loop import trainer as trainer_module

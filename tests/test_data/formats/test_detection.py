@@ -8,7 +8,7 @@ from data.formats.detection import as_question, detect_format, find_format
 from data.formats.fields import SkipRow
 from data.formats.registry import FORMATS
 from data.named import NAMED_DATASETS, REFUSED_DATASETS
-from tests.format_records import PROMPT_WITH_INPUT, PROMPT_WITHOUT_INPUT, published
+from tests.support.format_records import PROMPT_WITH_INPUT, PROMPT_WITHOUT_INPUT, published
 
 # Names and detection
 

@@ -4,7 +4,7 @@ import pytest
 
 from data.formats.fields import SkipRow
 from data.formats.registry import FORMATS
-from tests.format_records import RECORD
+from tests.support.format_records import RECORD
 
 # Marks of good and bad answers
 

@@ -8,7 +8,7 @@ from data.formats.detection import detect_format
 from data.formats.fields import SkipRow
 from data.formats.instructions import ALPACA_PROMPT_DICT, extract_alpaca_dataset, extract_unnatural_instructions_data
 from data.formats.registry import FORMATS
-from tests.format_records import HISTORY, PROMPT_WITH_INPUT, PROMPT_WITHOUT_INPUT, RECORD, published
+from tests.support.format_records import HISTORY, PROMPT_WITH_INPUT, PROMPT_WITHOUT_INPUT, RECORD, published
 
 # Alpaca and Unnatural Instructions
 

@@ -13,8 +13,8 @@ from data.formats.detection import detect_format
 from data.formats.fields import SkipRow
 from data.formats.registry import FORMATS
 from data.named import NAMED_DATASETS, REFUSED_DATASETS
-from tests.format_records import HISTORY, RECORD, RECORDS, published, shown
-from tests.paths import REPOSITORY
+from tests.support.format_records import HISTORY, RECORD, RECORDS, published, shown
+from tests.support.paths import REPOSITORY
 
 
 @pytest.mark.parametrize(("name", "record", "expected"), RECORDS, ids=[name for name, *_ in RECORDS])

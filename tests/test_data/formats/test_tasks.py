@@ -3,7 +3,7 @@
 import pytest
 
 from data.formats.registry import FORMATS
-from tests.format_records import TASK, TASK_PROMPT, shown
+from tests.support.format_records import TASK, TASK_PROMPT, shown
 
 # Super-NaturalInstructions
 

@@ -3,7 +3,7 @@
 import pytest
 
 from data.report.advice import advise, advise_limit
-from tests.report_rows import build, micro_batches, report_of, split_of
+from tests.support.report_rows import build, micro_batches, report_of, split_of
 
 
 def test_data_that_fits_needs_no_advice():

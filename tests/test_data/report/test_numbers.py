@@ -5,8 +5,8 @@ import json
 import pytest
 
 from data.report.numbers import CONVERSATIONS, describe
-from tests.flags import data_module
-from tests.report_rows import NO_CUT, split_of
+from tests.support.flags import data_module
+from tests.support.report_rows import NO_CUT, split_of
 
 
 def test_numbers_of_three_rows():

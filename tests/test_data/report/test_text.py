@@ -4,7 +4,7 @@ import pytest
 
 from data.report.numbers import describe
 from data.report.text import format_report
-from tests.report_rows import FLAGS, LIMITS, build, micro_batches, report_of, split_of
+from tests.support.report_rows import FLAGS, LIMITS, build, micro_batches, report_of, split_of
 
 SOURCE = {
     **{"source": "rows.jsonl", "unit": "line", "format": "alpaca", "records": 1203, "rows": 1200},

@@ -17,8 +17,8 @@ import pytest
 from common.errors import DataError
 from data.formats.registry import FORMATS
 from data.selection import load_rows
-from tests.flags import data_request
-from tests.paths import REPOSITORY
+from tests.support.flags import data_request
+from tests.support.paths import REPOSITORY
 
 FOLDER = REPOSITORY / "tests" / "fixtures" / "bad"
 TABLE = tomllib.loads((FOLDER / "messages.toml").read_text(encoding="utf-8"))

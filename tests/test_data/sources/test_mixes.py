@@ -10,7 +10,7 @@ import pytest
 from common.errors import DataError
 from data.named import NAMED_DATASETS
 from data.sources.mixes import Part, check_sources, parse_mix
-from tests.paths import REPOSITORY
+from tests.support.paths import REPOSITORY
 
 FILES = ("a.jsonl", "b.csv", "one,two.jsonl", "10:30.jsonl", "x:0.5.jsonl", "with space.json", "rows.jsonl.gz")
 

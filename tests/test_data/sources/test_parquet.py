@@ -9,7 +9,7 @@ from data.cache import cache_directory
 from data.formats.registry import FORMATS
 from data.rows import format_source
 from data.sources.files import Source, open_file
-from tests.format_records import RECORD
+from tests.support.format_records import RECORD
 
 CLOCK = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}}}
 TOWN = {"town": {"type": "string", "enum": ["Bern", None]}}

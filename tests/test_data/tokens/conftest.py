@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.token_rows import MARKS
+from tests.support.token_rows import MARKS
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from common.errors import DataError
 from common.labels import IGNORE_INDEX
 from data.tokens.encoder import NO_ANSWER
 from data.tokens.templates import ChatRenderer
-from tests.token_rows import (
+from tests.support.token_rows import (
     CHAT,
     TOKENIZERS,
     batch,

@@ -7,7 +7,7 @@ import pytest
 
 from common.labels import IGNORE_INDEX
 from data.tokens.encoder import NO_ANSWER
-from tests.token_rows import (
+from tests.support.token_rows import (
     CHAT,
     TOKENIZERS,
     batch,

@@ -10,7 +10,7 @@ from common.errors import DataError
 from data.batches.collator import DataCollatorForCausalLM
 from data.tokens.encoder import NO_ANSWER, RowEncoder
 from data.tokens.store import column, tokenize
-from tests.token_rows import (
+from tests.support.token_rows import (
     batch,
     encoder,
     turns,

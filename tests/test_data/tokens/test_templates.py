@@ -5,7 +5,7 @@ import pytest
 from common.errors import DataError
 from data.formats.fields import SkipRow
 from data.tokens.templates import DEFAULT_CHAT_TEMPLATE, ChatRenderer, choose_template
-from tests.paths import FIXTURES
+from tests.support.paths import FIXTURES
 
 TEMPLATES = FIXTURES / "templates"
 SYSTEM, HI, HELLO = ("system", "Be brief."), ("user", "Hi?"), ("assistant", "Hello.")

@@ -13,7 +13,7 @@ from common.errors import DataError
 from eval.elo.games import Game, read_games
 from eval.elo.ratings import main
 from eval.elo.tournament import make_tournament, play, question_interval, random_orders, resampled_orders
-from tests.elo_files import SUFFIX, rating, writing
+from tests.support.elo_files import SUFFIX, rating, writing
 
 write, rate = pytest.fixture(writing, name="write"), pytest.fixture(rating, name="rate")
 

@@ -4,7 +4,7 @@ import pytest
 
 from common.errors import DataError
 from eval.elo.games import read_games
-from tests.elo_files import SUFFIX, rating, writing
+from tests.support.elo_files import SUFFIX, rating, writing
 
 write, rate = pytest.fixture(writing, name="write"), pytest.fixture(rating, name="rate")
 

@@ -13,8 +13,8 @@ import pytest
 from eval.judge import run as judge_run
 from eval.judge.judge import main
 from eval.judge.output import Ratings
-from tests.judge_server import PLAYERS, QUESTIONS, command_line, completion, longer_wins, read, serving
-from tests.paths import REPOSITORY
+from tests.support.judge_server import PLAYERS, QUESTIONS, command_line, completion, longer_wins, read, serving
+from tests.support.paths import REPOSITORY
 
 server, command = pytest.fixture(serving, name="server"), pytest.fixture(command_line, name="command")
 

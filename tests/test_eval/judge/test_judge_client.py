@@ -11,7 +11,7 @@ import pytest
 from eval.judge import run as judge_run
 from eval.judge.client import Pace, StoppedError, _retry_after
 from eval.judge.judge import main
-from tests.judge_server import PLAYERS, QUESTIONS, command_line, longer_wins, read, serving
+from tests.support.judge_server import PLAYERS, QUESTIONS, command_line, longer_wins, read, serving
 
 server, command = pytest.fixture(serving, name="server"), pytest.fixture(command_line, name="command")
 

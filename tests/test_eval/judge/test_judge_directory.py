@@ -6,7 +6,7 @@ import pytest
 
 from eval.judge.judge import main
 from eval.judge.output import Ratings
-from tests.judge_server import PLAYERS, command_line, longer_wins, read, serving
+from tests.support.judge_server import PLAYERS, command_line, longer_wins, read, serving
 
 server, command = pytest.fixture(serving, name="server"), pytest.fixture(command_line, name="command")
 

@@ -11,7 +11,7 @@ from eval.metrics.bleu.scoring import bleu
 from eval.metrics.chrf.scoring import chrf
 from eval.metrics.rouge.scoring import rouge
 from eval.metrics.token_f1.scoring import token_f1
-from tests.paths import REPOSITORY
+from tests.support.paths import REPOSITORY
 
 METRICS = REPOSITORY / "eval" / "metrics"
 PREDICTIONS = ["It is Paris, the capital.", "Rome", "Столица Москва"]

@@ -13,7 +13,7 @@ from eval.mmlu import scoring as mmlu
 from eval.mmlu.prefix import PrefixCache, each_alone, next_logits
 from eval.mmlu.prompts import encode_prompts, letter_tokens, load_mmlu
 from eval.mmlu.subjects import GROUPS
-from tests.rounding import ROUNDING, assert_near
+from tests.support.rounding import ROUNDING, assert_near
 
 HEADER = "The following are multiple choice questions (with answers) about  {}.\n\n"
 QUESTION = "What is {}?\nA. 1\nB. 2\nC. 3\nD. 4\nAnswer:"

@@ -19,7 +19,7 @@ from eval.mmlu.prefix import (
     with_other_tokens,
 )
 from eval.mmlu.prompts import Prompt
-from tests.rounding import ROUNDING_BF16, assert_near
+from tests.support.rounding import ROUNDING_BF16, assert_near
 
 VOCABULARY = 384
 SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}

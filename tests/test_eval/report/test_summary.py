@@ -1,7 +1,7 @@
 """What a run says at its end."""
 
 from eval.report.summary import next_command
-from tests.flags import arguments
+from tests.support.flags import arguments
 
 
 def test_the_next_command_says_nothing_twice():

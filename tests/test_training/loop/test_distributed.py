@@ -8,8 +8,8 @@ import sys
 import pytest
 
 import qlora
-from tests.paths import REPOSITORY
-from tests.rounding import DESCENT, ROUNDING, assert_near
+from tests.support.paths import REPOSITORY
+from tests.support.rounding import DESCENT, ROUNDING, assert_near
 
 # Runs every command line of a JSON file in turn, as one start of the libraries takes longer than all the runs. The
 # launcher's processes can meet once only: they part at the end of the last run.

@@ -9,9 +9,9 @@ import transformers
 
 import qlora
 from tests.conftest import ARCHITECTURES
-from tests.flags import trainer_of
-from tests.paths import REPOSITORY
-from tests.rounding import DESCENT, ROUNDING, assert_near
+from tests.support.flags import trainer_of
+from tests.support.paths import REPOSITORY
+from tests.support.rounding import DESCENT, ROUNDING, assert_near
 from training.loop import trainer as trainer_module
 from training.loop.loss import (
     PROMPT,

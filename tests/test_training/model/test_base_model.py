@@ -9,7 +9,7 @@ from torch import nn
 
 from common.errors import FailedRunError
 from qlora import get_accelerate_model
-from tests.rounding import assert_near
+from tests.support.rounding import assert_near
 from training.model.device import ModelError, device_options
 from training.model.quantization import compute_dtype, weight_dtype
 

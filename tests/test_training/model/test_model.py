@@ -9,7 +9,7 @@ from torch import nn
 
 from qlora import find_all_linear_names, get_accelerate_model, print_trainable_parameters
 from tests.conftest import ARCHITECTURES
-from tests.rounding import assert_near
+from tests.support.rounding import assert_near
 from training.checkpoint.manifest import CheckpointError
 from training.model.counts import count_parameters
 from training.model.device import ModelError

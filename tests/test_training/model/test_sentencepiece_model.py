@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import qlora
-from tests import flags
 from tests.conftest import TINY_TEXT, tiny_config
+from tests.support import flags
 from training.model.sentencepiece import follow_model, model_file, model_reason
 
 # Spaces at every place, and what a small vocabulary has no piece for.

@@ -10,8 +10,8 @@ import torch
 import qlora
 from qlora import get_accelerate_model
 from tests.conftest import tiny_config
-from tests.flags import tokenizer_of
-from tests.rounding import ROUNDING, ROUNDING_BF16, assert_near
+from tests.support.flags import tokenizer_of
+from tests.support.rounding import ROUNDING, ROUNDING_BF16, assert_near
 from training.model.tokenizer import (
     align_model_with_tokenizer,
     pad_token_for,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.rounding import assert_near
+from tests.support.rounding import assert_near
 
 
 def test_rounding_counts_by_the_size_of_all_numbers():

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 FIXTURES = REPOSITORY / "tests" / "fixtures"
 PARTS = ("qlora", "arguments", "common", "training", "data", "eval", "scripts", "tests")
 

@@ -9,7 +9,7 @@ from common.labels import IGNORE_INDEX
 from data.tokens.encoder import RowEncoder
 from data.tokens.pairs import PairEncoder
 from data.tokens.templates import choose_template
-from tests.paths import FIXTURES
+from tests.support.paths import FIXTURES
 
 TEMPLATES = sorted(path.stem for path in (FIXTURES / "templates").glob("*.jinja"))
 REAL_TOKENIZERS = ["gpt-neox-20b", "gpt2", "llama-2-hf", "mistral-7b-v0.1", "qwen1.5"]
