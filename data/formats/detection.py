@@ -61,8 +61,8 @@ def _misspelt(first: Mapping) -> str:
         missing = [column for column in row.columns if column not in first]
         near = [difflib.get_close_matches(column.lower(), plain, n=1, cutoff=0.8) for column in missing]
         if missing and all(near):
-            named = (f"{plain[name]!r} to {column!r}" for column, [name] in zip(missing, near, strict=True))
-            return f"rename {' and '.join(named)} (format {row.name})"
+            changes = (f"{plain[name]!r} to {column!r}" for column, [name] in zip(missing, near, strict=True))
+            return f"rename {' and '.join(changes)} (format {row.name})"
     for row in FORMATS.values():
         if row.answer in row.columns and all(column in first for column in row.columns if column != row.answer):
             return (
@@ -81,10 +81,15 @@ def find_format(name: str) -> Format:
     Raises:
         DataError: there is no such format; gives the nearest name and the list.
     """
-    known = {alias: row for row in FORMATS.values() for alias in row.aliases} | FORMATS
-    known = {data_set: FORMATS[row.format] for data_set, row in NAMED_DATASETS.items()} | known
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise DataError(f"--dataset_format {name}: unknown{hint}\nformats: {', '.join(FORMATS)}")
+    aliases = {alias: row for row in FORMATS.values() for alias in row.aliases}
+    formats = {data_set: FORMATS[row.format] for data_set, row in NAMED_DATASETS.items()} | aliases | FORMATS
+    if name in formats:
+        return formats[name]
+    question = did_you_mean(name, {other: other for other in formats})
+    raise DataError(f"--dataset_format {name}: unknown{question}\nformats: {', '.join(FORMATS)}")
+
+
+def did_you_mean(name: str, meanings: Mapping[str, str]) -> str:
+    """Return a question that ends a message: what the name nearest to `name` means; "" where none is near."""
+    near = difflib.get_close_matches(name, meanings, n=1)
+    return f"; did you mean {meanings[near[0]]}?" if near else ""

@@ -16,6 +16,7 @@ from typing import Any
 
 from common.errors import DataError
 from common.text import shortened
+from data.sources.tables import repeated
 
 NEEDED = "a list of objects, or one object on each line, is needed"
 SHOWN = 40  # characters of a value in a message
@@ -57,8 +58,8 @@ def read_json(path: str, text: io.TextIOBase, by_line: bool) -> Values:
         if _is_conversation(record):
             record = {"messages": record}
         if not isinstance(record, dict):
-            shown = shortened(json.dumps(record, ensure_ascii=False), SHOWN)
-            raise DataError(f"{path}, line {line}: {shown} is not an object; {NEEDED}")
+            value = shortened(json.dumps(record, ensure_ascii=False), SHOWN)
+            raise DataError(f"{path}, line {line}: {value} is not an object; {NEEDED}")
         yield line, record
 
 
@@ -105,8 +106,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict:
     record = dict(pairs)
     if len(record) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} stands {names.count(twice)} times in one object; each name needs its own")
+        name = repeated(names)
+        raise ValueError(f"{name!r} stands {names.count(name)} times in one object; each name needs its own")
     return record
 
 
@@ -125,14 +126,14 @@ def _json_lines(path: str, text: io.TextIOBase) -> Values:
 
 def _json_whole(path: str, text: str) -> Values:
     """Give the items of the list that a text is, or the values that stand in it one after the other."""
-    at, line, counted = SPACE.match(text).end(), 1, 0
+    at, line, line_at = SPACE.match(text).end(), 1, 0
     if is_list := text.startswith("[", at) and not _starts_with_message(text):
         with _explained(path, 1):
             _check_grammar(text)
         at += 1
     between = re.compile(r"[ \t\r\n,]*" if is_list else SPACE)
     while (at := between.match(text, at).end()) < len(text) and not (is_list and text[at] == "]"):
-        line, counted = line + text.count("\n", counted, at), at
+        line, line_at = line + text.count("\n", line_at, at), at
         with _explained(path, line, first_line=1):
             record, at = DECODER.raw_decode(text, at)
         yield line, record

@@ -59,14 +59,18 @@ def _header(path: str, line: int, delimiter: str, fields: list[str]) -> list[str
         )
     # pandas writes its index as a first column without a name.
     header = [name or f"column_{number}" for number, name in enumerate(fields, 1)]
-    _refuse_twice(f"{path}, line {line}", header)
+    _refuse_repeated(f"{path}, line {line}", header)
     return header
 
 
-def _refuse_twice(where: str, names: list[str]) -> None:
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{where}: {names.count(twice)} columns are named {twice!r}; each needs a name of its own")
+def _refuse_repeated(where: str, names: list[str]) -> None:
+    if (name := repeated(names)) is not None:
+        raise DataError(f"{where}: {names.count(name)} columns are named {name!r}; each needs a name of its own")
+
+
+def repeated(names: list[str]) -> str | None:
+    """Return the first name that stands in a list more than once, or None."""
+    return next((name for name in names if names.count(name) > 1), None)
 
 
 def _refuse_ragged(path: str, line: int, delimiter: str, header: list[str], fields: list[str]) -> NoReturn:
@@ -86,7 +90,7 @@ def read_parquet(path: str, file: Path) -> Records:
     place = 0
     try:
         with pyarrow.parquet.ParquetFile(file) as parquet:
-            _refuse_twice(path, parquet.schema_arrow.names)
+            _refuse_repeated(path, parquet.schema_arrow.names)
             schema = pyarrow.struct(parquet.schema_arrow)
             has_json = "arrow.json" in str(schema)
             for batch in parquet.iter_batches(batch_size=1000):
