@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 
 from common.text import percent
+from data.rows import count_dropped
 
 ROUND_TO = 64  # tokens; what is advised is a round number
 MUCH_PADDING = 0.15  # of the tokens of a batch
@@ -50,11 +51,11 @@ def _round_up(tokens: float) -> int:
 
 
 def _advise_dropped(source: Mapping) -> str | None:
-    lost = sum(dropped["rows"] for dropped in source["dropped"].values())
-    if lost <= MUCH_DROPPED * (lost + source["rows"]):
+    dropped = count_dropped(source)
+    rows = dropped + source["rows"]
+    if dropped <= MUCH_DROPPED * rows:
         return None
-    share = percent(lost / (lost + source["rows"]))
-    return f"look at {source['source']}: {share} of its rows were dropped, for the reasons above"
+    return f"look at {source['source']}: {percent(dropped / rows)} of its rows were dropped, for the reasons above"
 
 
 def _advise_packing(split: Mapping, batching: Mapping) -> str | None:
