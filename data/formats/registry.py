@@ -136,6 +136,12 @@ def _instances(name: str, columns: tuple[str, ...], formatter: Formatter, field:
     return Format(name, columns, formatter, looks_right, looks=f"instances with {field}", **options)
 
 
+def _unnatural(name: str, *columns: str, **options: Any) -> Format:
+    formatter = partial(unnatural_instructions, reformulations="reformulations" in columns)
+    consumed = ("instances", "reformulations")
+    return _instances(name, columns, formatter, "instruction_with_input", consumed=consumed, **options)
+
+
 def _pair(name: str, source: str, target: str, prompt: str = "{}", **options: Any) -> Format:
     formatter = partial(_as_pair, source=source, target=target, prompt=prompt)
     return Format(name, (source, target), formatter, answer=target, **options)
@@ -176,22 +182,8 @@ FORMATS = {
             aliases=("supernatural-instructions",),
         ),
         Format("natural-instructions", ("definition", "inputs", "targets"), flat_task_row, answer="targets"),
-        _instances(
-            "unnatural-instructions-full",
-            ("instances", "reformulations"),
-            partial(unnatural_instructions, reformulations=True),
-            "instruction_with_input",
-            consumed=("instances", "reformulations"),
-            nullable=("reformulations",),
-        ),
-        _instances(
-            "unnatural-instructions",
-            ("instances",),
-            unnatural_instructions,
-            "instruction_with_input",
-            consumed=("instances", "reformulations"),
-            aliases=("unnatural-instructions-core",),
-        ),
+        _unnatural("unnatural-instructions-full", "instances", "reformulations", nullable=("reformulations",)),
+        _unnatural("unnatural-instructions", "instances", aliases=("unnatural-instructions-core",)),
         _instances("seed-tasks", ("instruction", "instances"), seed_task, "output", consumed=("instances",)),
         _chat_preference("sharegpt-preference", "conversations"),
         _chat_preference(
