@@ -14,8 +14,8 @@ from common.errors import DataError
 from common.files import check_writable
 
 HERE = Path(__file__).parent
-FORMATTING = ("sources", "formats", "rows.py", "named.py")  # the code that decides the rows of a source
-ENCODING = ("tokens",)  # the code that decides their tokens
+FORMATTING = ("sources", "formats", "rows.py", "named.py")  # this code decides the rows of a source
+ENCODING = ("tokens",)  # this code decides the tokens of rows
 
 
 def cache_directory(cache_dir: str | None) -> Path:
@@ -49,6 +49,5 @@ def key_of(*parts: Any) -> str:
 
 def code_digest(names: tuple[str, ...], root: Path = HERE) -> str:
     """Return a digest of the source of whole packages, and of modules, in `root`."""
-    places = [root / name for name in names]
-    files = [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
+    files = [file for name in names for file in (sorted((root / name).rglob("*.py")) or [root / name])]
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()

@@ -128,14 +128,16 @@ def padding_share(
         batches = [batch for step_lengths in steps for batch in _chunks(step_lengths, batch_size)]
     else:
         batches = [[step_lengths[row] for row in batch] for step_lengths in steps for batch in step.split(step_lengths)]
-    packed = step is not None and step.pack_length is not None
-    computed = [sum(batch) if packed else len(batch) * max(batch) for batch in batches]
+    strategy = "random" if step is None else step.strategy
+    computed = [sum(batch) if strategy == "packed" else len(batch) * max(batch) for batch in batches]
     shares = {
         "padding_share": 1 - sum(lengths) / sum(computed),
-        "strategy": "random" if step is None else step.strategy,
+        "strategy": strategy,
         "rows_per_process": rows,
         "steps": len(steps),
         "micro_batches": len(batches) / len(steps),
         "largest": max(computed),
     }
-    return shares | ({"filled": sum(lengths) / (len(batches) * step.pack_length)} if packed else {})
+    if strategy == "packed":
+        shares["filled"] = sum(lengths) / (len(batches) * step.pack_length)
+    return shares

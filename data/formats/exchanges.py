@@ -12,7 +12,7 @@ from itertools import takewhile
 from data.formats.conversations import as_message, conversation, needs_conversation
 from data.formats.fields import SkipRow, items, text
 
-# The stop token of GPT-3, which published fine-tuning files end their completions with as text. To another model it is
+# Published fine-tuning files end their completions with the stop token of GPT-3, as text. To another model it is
 # letters, which it would learn to write before its own stop token.
 GPT3_STOP = "<|endoftext|>"
 
@@ -83,4 +83,5 @@ def _without_mark(message: dict) -> dict:
 
 
 def _last_answer(messages: list[dict]) -> int:
-    return max((n for n, message in enumerate(messages) if message["role"] == "assistant"), default=0)
+    """Return the number of the assistant's last message; 0 where it says nothing."""
+    return max((number for number, message in enumerate(messages) if message["role"] == "assistant"), default=0)

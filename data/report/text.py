@@ -12,7 +12,7 @@ from common.text import counted, percent, table
 from data.report.numbers import CONVERSATIONS, PERCENTS
 from data.rows import describe_dropped, describe_read, first_of
 
-NAMES_SHOWN = 30
+NAMES_SHOWN = 30  # of columns and fields that decide nothing
 WIDTH = 118  # characters of a printed line
 
 
@@ -54,14 +54,13 @@ def _unused(source: Mapping) -> list[str]:
 
 
 def _duplicates(counts: Mapping[str, int]) -> list[str]:
-    lines = [
-        f"{counted(counts[name], 'row')} of {name} repeat{'s' if counts[name] == 1 else ''} an earlier one"
-        for name in ("train", "eval")
-        if counts.get(name)
-    ]
-    if counts.get("both"):
-        which = f"{counted(counts['both'], 'row')} of eval {'is' if counts['both'] == 1 else 'are'} in train too"
-        lines.append(f"{which}: what is measured there flatters")
+    lines = []
+    for name in ("train", "eval"):
+        if count := counts.get(name):
+            lines.append(f"{counted(count, 'row')} of {name} repeat{'s' if count == 1 else ''} an earlier one")
+    if count := counts.get("both"):
+        rows = f"{counted(count, 'row')} of eval {'is' if count == 1 else 'are'} in train too"
+        lines.append(f"{rows}: what is measured there flatters")
     return lines
 
 
@@ -88,7 +87,7 @@ def _supervised(counts: Mapping) -> str:
 
 def _batching(batching: Mapping) -> str:
     rows = counted(batching["per_device_train_batch_size"], "row")
-    if "strategy" not in batching:  # the library groups rows of the whole epoch, and nothing was counted
+    if "strategy" not in batching:  # the library groups rows of the whole epoch, which is not counted
         return f"micro-batches of {rows}, {batching['train_sampling_strategy']}"
     batches = {
         "random": f"of {rows} as they come",

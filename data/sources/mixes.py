@@ -84,6 +84,7 @@ def _parse_part(part: str, flag: str) -> Part:
 
 
 def _exists(name: str) -> bool:
+    """Return whether there is a data set or a file of this name."""
     return name in NAMED_DATASETS or os.path.exists(os.path.expanduser(name))
 
 
@@ -102,15 +103,13 @@ def check_source(name: str, flag: str) -> None:
     """Refuse what is neither a named data set nor a file of a known type; gives the nearest name."""
     if name in REFUSED_DATASETS:
         raise DataError(f"{flag} {name}: {REFUSED_DATASETS[name]}; named data sets: {', '.join(NAMED_DATASETS)}")
-    if name in NAMED_DATASETS:
-        return
-    if _exists(name):
+    if not _exists(name):
+        raise DataError(
+            f"{flag} {name}: there is no such file and no data set of that name{_nearest(name)}\n"
+            f"named data sets: {', '.join(NAMED_DATASETS)}\nfile types: {FILE_TYPES}"
+        )
+    if name not in NAMED_DATASETS:
         check_file(name)
-        return
-    raise DataError(
-        f"{flag} {name}: there is no such file and no data set of that name{_nearest(name)}\n"
-        f"named data sets: {', '.join(NAMED_DATASETS)}\nfile types: {FILE_TYPES}"
-    )
 
 
 def _nearest(name: str) -> str:

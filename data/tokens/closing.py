@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from data.formats.fields import SkipRow
 
-# Texts that stand nowhere else in a rendered conversation, so that their places are certain.
+# These texts stand nowhere else in a rendered conversation, so that their places are certain.
 PROBE, QUESTION, NEXT, SYSTEM = "‹answer›", "‹question›", "‹next question›", "‹system turn›"
 MARK = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")  # what looks like a special token: <|im_end|>, </s>, [/INST]
 # Renders turns as text, and ends it with the generation prompt where that is asked for; may raise SkipRow.

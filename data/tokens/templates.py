@@ -40,7 +40,7 @@ DEFAULT_CHAT_TEMPLATE = (
 )
 PROBE_THOUGHT = "‹thought›"
 START_OF_THOUGHT, END_OF_THOUGHT = "<think>", "</think>"  # around a thought in the text of an answer itself
-# Errors that a template may raise, beside Jinja's own.
+# A template may raise these errors, beside Jinja's own.
 REFUSALS = (TypeError, KeyError, IndexError, AttributeError, ValueError)
 SUCH_AS = " (such as "  # behind it stands the example in a reason, which is that of the first row
 SHOWN = 40  # characters of a text in a message
@@ -155,11 +155,11 @@ class Rendered:
         before, probed, after = self.apply(turns, False).partition(PROBE)
         fits = bool(probed) and text.endswith(after)
         if start is None:
-            own = before.partition(PROBE_THOUGHT)[0]
+            lead = before.partition(PROBE_THOUGHT)[0]
             if thought or inline:  # the template may show a thought in another way than the probe
-                own = own[: _mark_start(text, len(os.path.commonprefix([text, own])))]
-            fits = fits and text.startswith(own)
-            start = self._start_without_prompt(number, len(own), prompt) if prompt else len(own)
+                lead = lead[: _mark_start(text, len(os.path.commonprefix([text, lead])))]
+            fits = fits and text.startswith(lead)
+            start = self._start_without_prompt(number, len(lead), prompt) if prompt else len(lead)
         end = len(text) - len(after)
         visible = text[start:end] if fits else ""
         squeezed = _squeeze(visible)
@@ -172,22 +172,23 @@ class Rendered:
         closed = self._closed(number, end)
         return Answer(start, end if closed is None else closed, closed is not None, hidden)
 
-    def _start_without_prompt(self, number: int, own: int, prompt: str) -> int:
+    def _start_without_prompt(self, number: int, answer_at: int, prompt: str) -> int:
         """Return where an answer starts whose prompt is not in the text.
 
         Args:
-            own: where what the template shows of the answer itself starts, its thought included.
+            answer_at: where what the template shows of the answer itself starts, its thought included.
             prompt: what generation would get.
         """
         header = _end_of(self.apply(self.turns[:number], False), self.text)
         parted = _mark_start(self.text, len(os.path.commonprefix([self.text, prompt])))
         mark = MARK.match(self.text, parted + spaces(self.text, parted))
         # Where the prompt parts from the text in what opens the turn, before a mark, generation writes that mark.
-        if header is not None and header <= parted < own and mark and not prompt[parted:].lstrip().startswith(mark[0]):
+        is_header = header is not None and header <= parted < answer_at
+        if is_header and mark and not prompt[parted:].lstrip().startswith(mark[0]):
             return parted
         # Where they part further back and meet again, generation writes the white space behind the prompt's end.
-        head = self.text[:own].rstrip()
-        return len(head) if not prompt[-1].isspace() and head.endswith(prompt.split()[-1]) else own
+        head = self.text[:answer_at].rstrip()
+        return len(head) if not prompt[-1].isspace() and head.endswith(prompt.split()[-1]) else answer_at
 
 
 class ChatRenderer:
@@ -226,10 +227,10 @@ class ChatRenderer:
     def count_hidden(self, text: str, messages: list[dict], tools: list | None) -> dict[str, int]:
         """Return how many turns but the assistant's, and how many tools, a rendered conversation does not show."""
         squeezed = _squeeze(text)
-        others = [message["content"] for message in messages if message["role"] != "assistant"]
+        turns = [message["content"] for message in messages if message["role"] != "assistant"]
         names = [_tool_name(tool) for tool in tools or ()]
         return {
-            "hidden_turns": sum(not _shows(squeezed, content) for content in others),
+            "hidden_turns": sum(not _shows(squeezed, content) for content in turns),
             "hidden_tools": sum(bool(name) and name not in text for name in names),
         }
 
@@ -249,9 +250,9 @@ class ChatRenderer:
         closing, eos = self.closing(tools), self.tokenizer.eos_token
         notes = [self._note_on_text(mark) for mark in closing.texts(eos) if self._decoded(mark)]
         if closing.is_known and not closing.marks:
-            inner = f"with {closing.opening!r}, which opens the next turn" if closing.opening else "with nothing"
-            lost = "" if closing.opening else ", and those before it do not teach to stop"
-            notes.append(f"the chat template closes answers {inner}: {eos} is put behind the last one{lost}")
+            means = f"with {closing.opening!r}, which opens the next turn" if closing.opening else "with nothing"
+            effect = "" if closing.opening else ", and those before it do not teach to stop"
+            notes.append(f"the chat template closes answers {means}: {eos} is put behind the last one{effect}")
         if unlike := self._unlike_prompt(tools):
             prompt, text = unlike
             notes.append(
@@ -281,7 +282,7 @@ class ChatRenderer:
             try:
                 prompt, text = self._apply(tools, turns, prompt=True), self._apply(tools, [*turns, answer])
             except SkipRow:
-                continue  # a template that wants other turns
+                continue  # the template wants other turns
             if _end_of(prompt, text) is None:
                 same = _mark_start(prompt, len(os.path.commonprefix([text, prompt]).removesuffix("‹")))
                 return prompt[same:], text[same:].partition(PROBE)[0]
