@@ -188,5 +188,5 @@ def first_rows(rows: Rows, data: DataArguments) -> Splits:
 
 
 def say(text: str) -> None:
-    """Print lines about the data, at once: what follows may take long."""
+    """Print lines about the data, at once, as what follows may take long."""
     print(indent(text, "data: "), flush=True)

@@ -59,9 +59,9 @@ def _misspelt(first: Mapping) -> str:
     plain = {str(name).strip().lower(): name for name in first}
     for row in FORMATS.values():
         missing = [column for column in row.columns if column not in first]
-        near = [difflib.get_close_matches(column.lower(), plain, n=1, cutoff=0.8) for column in missing]
-        if missing and all(near):
-            changes = (f"{plain[name]!r} to {column!r}" for column, [name] in zip(missing, near, strict=True))
+        nearest = [difflib.get_close_matches(column.lower(), plain, n=1, cutoff=0.8) for column in missing]
+        if missing and all(nearest):
+            changes = (f"{plain[name]!r} to {column!r}" for column, [name] in zip(missing, nearest, strict=True))
             return f"rename {' and '.join(changes)} (format {row.name})"
     for row in FORMATS.values():
         if row.answer in row.columns and all(column in first for column in row.columns if column != row.answer):
@@ -91,5 +91,5 @@ def find_format(name: str) -> Format:
 
 def did_you_mean(name: str, meanings: Mapping[str, str]) -> str:
     """Return a question that ends a message: what the name nearest to `name` means; "" where none is near."""
-    near = difflib.get_close_matches(name, meanings, n=1)
-    return f"; did you mean {meanings[near[0]]}?" if near else ""
+    nearest = difflib.get_close_matches(name, meanings, n=1)
+    return f"; did you mean {meanings[nearest[0]]}?" if nearest else ""

@@ -74,12 +74,8 @@ def _continued(prompt: list[dict], answer: list[dict]) -> tuple[list[dict], int]
 
 def _shared(messages: list[dict], others: list[dict]) -> int:
     """Return how many messages both lists start with, whether they are learned or not."""
-    pairs = zip(messages, others, strict=False)
-    return len(list(takewhile(lambda pair: _without_mark(pair[0]) == _without_mark(pair[1]), pairs)))
-
-
-def _without_mark(message: dict) -> dict:
-    return message | {"supervised": None}
+    unmarked = ([message | {"supervised": None} for message in turns] for turns in (messages, others))
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*unmarked, strict=False))))
 
 
 def _last_answer(messages: list[dict]) -> int:

@@ -93,6 +93,7 @@ def field(record: Any, name: str, of: str = "") -> Any:
 
 
 def _typed_field(record: Any, name: str, of: str, expected: type) -> Any:
+    """Return what field `name` holds, a value of this type. Raises SkipRow where there is none."""
     value = field(record, name, of)
     if not isinstance(value, expected):
         raise SkipRow(f"{_label(name, of)} holds {kind(value)}, not {KINDS[expected]}")

@@ -124,12 +124,14 @@ def _visible(text: str, colour: bool) -> str:
 
 
 def _paint(run: Run, text: str) -> str:
+    """Return the text of a run in the terminal's codes for what it is."""
     codes = ";".join([SUPERVISED] * run.supervised + [SPECIAL] * (run.special is not None))
     # Each line is painted by itself, as pagers forget the colour at the end of a line.
     return "\n".join(f"\x1b[{codes}m{line}{RESET}" if codes and line else line for line in text.split("\n"))
 
 
 def _header(row: Mapping) -> str:
+    """Return where a row stands, how long it is, and what was cut from it."""
     supervised = sum(label != IGNORE_INDEX for label in row["labels"])
     cuts = [f"{row[part + '_cut']:,} cut from the {part}" for part in ("source", "target") if row[part + "_cut"]]
     where = f"{_visible(str(row['file']), True)}, {row.get('unit', 'line')} {row['place']}"

@@ -126,7 +126,7 @@ def _json_lines(path: str, text: io.TextIOBase) -> Records:
 
 def _json_whole(path: str, text: str) -> Records:
     """Give the items of the list that a text is, or the values that stand in it one after the other."""
-    at, line, line_at = SPACE.match(text).end(), 1, 0
+    at, line, line_at = SPACE.match(text).end(), 1, 0  # `line` is the one that `line_at` stands in
     if is_list := text.startswith("[", at) and not _starts_with_message(text):
         with _explained(path, 1):
             _check_grammar(text)

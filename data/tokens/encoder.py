@@ -100,9 +100,8 @@ class RowEncoder:
 
     def _pieces(self, text: Ids) -> list[dict]:
         """Return a text as rows of at most source_max_len + target_max_len tokens; EOS closes the last one alone."""
-        start = self.pairs.with_bos([])
+        start, text = self.pairs.with_bos([]), self.pairs.with_eos(text)
         size = max(1, self.pairs.limit - len(start))
-        text = self.pairs.with_eos(text)
         cuts = [*range(0, len(text), size), len(text)]
         if len(text) % size == 1 and len(text) > 2 and size > 1:
             cuts[-2] -= 1  # no row is EOS alone

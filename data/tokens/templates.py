@@ -68,17 +68,17 @@ def _read(path: str) -> str:
     import jinja2
     from transformers.utils.chat_template_utils import render_jinja_template
 
+    flag = f"--chat_template {path}"
     try:
         template = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{flag}: cannot be read ({error}); give a Jinja file, or default") from error
+    try:
         render_jinja_template([[]], chat_template=template)
     except jinja2.TemplateSyntaxError as error:
-        raise DataError(
-            f"--chat_template {path}, line {error.lineno}: not a Jinja template: {error.message}"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--chat_template {path}: cannot be read ({error}); give a Jinja file, or default") from error
+        raise DataError(f"{flag}, line {error.lineno}: not a Jinja template: {error.message}") from error
     except (jinja2.TemplateError, *REFUSALS):
-        return template  # the syntax is right: the template refuses the empty conversation that it was tried on
+        pass  # the syntax is right: the template refuses the empty conversation that it is tried on
     return template
 
 
@@ -262,6 +262,7 @@ class ChatRenderer:
         return notes
 
     def _note_on_text(self, mark: str) -> str:
+        """Return what it means that a mark which closes answers is no special token, and what to do about it."""
         count = len(self.tokenizer(mark, add_special_tokens=False)["input_ids"])
         if count == 1:
             kind = "a token of this vocabulary, but no special one"
