@@ -34,10 +34,11 @@ def cache_directory(cache_dir: str | None) -> Path:
     return directory
 
 
-def cannot_write(directory: Path, error: OSError) -> DataError:
+def cannot_write(directory: Path, error: Exception) -> DataError:
     """Return the error about a cache that takes no file."""
+    reason = getattr(error, "strerror", None) or error  # Arrow's own errors have no `strerror`
     return DataError(
-        f"{directory} cannot be written ({error.strerror or error}); prepared rows are kept there\n"
+        f"{directory} cannot be written ({reason}); prepared rows are kept there\n"
         "give another place with --cache_dir DIR or the variable HF_DATASETS_CACHE"
     )
 

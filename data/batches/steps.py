@@ -123,11 +123,11 @@ def padding_share(
     """
     order = random.Random(0).sample(lengths, len(lengths))
     rows = batch_size * accumulation
-    steps = _chunks(order, rows)
+    steps = _chunks(order, rows)  # of rows, each as its length
     if step is None:
-        batches = [batch for step_lengths in steps for batch in _chunks(step_lengths, batch_size)]
+        batches = [batch for step_rows in steps for batch in _chunks(step_rows, batch_size)]
     else:
-        batches = [[step_lengths[row] for row in batch] for step_lengths in steps for batch in step.split(step_lengths)]
+        batches = [[step_rows[row] for row in batch] for step_rows in steps for batch in step.split(step_rows)]
     strategy = "random" if step is None else step.strategy
     computed = [sum(batch) if strategy == "packed" else len(batch) * max(batch) for batch in batches]
     shares = {
