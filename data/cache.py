@@ -14,8 +14,8 @@ from common.errors import DataError
 from common.files import check_writable
 
 HERE = Path(__file__).parent
-FORMATTING = ("sources", "formats", "rows.py", "named.py")  # the code that decides the rows of a source
-ENCODING = ("tokens",)  # the code that decides their tokens
+FORMATTING = ("sources", "formats", "rows.py", "named.py")  # this code decides the rows of a source
+ENCODING = ("tokens",)  # this code decides the tokens of rows
 
 
 def cache_directory(cache_dir: str | None) -> Path:
@@ -34,10 +34,11 @@ def cache_directory(cache_dir: str | None) -> Path:
     return directory
 
 
-def cannot_write(directory: Path, error: OSError) -> DataError:
+def cannot_write(directory: Path, error: Exception) -> DataError:
     """Return the error about a cache that takes no file."""
+    reason = getattr(error, "strerror", None) or error  # Arrow's own errors have no `strerror`
     return DataError(
-        f"{directory} cannot be written ({error.strerror or error}); prepared rows are kept there\n"
+        f"{directory} cannot be written ({reason}); prepared rows are kept there\n"
         "give another place with --cache_dir DIR or the variable HF_DATASETS_CACHE"
     )
 
@@ -49,6 +50,5 @@ def key_of(*parts: Any) -> str:
 
 def code_digest(names: tuple[str, ...], root: Path = HERE) -> str:
     """Return a digest of the source of whole packages, and of modules, in `root`."""
-    places = [root / name for name in names]
-    files = [file for place in places for file in (sorted(place.rglob("*.py")) if place.is_dir() else [place])]
+    files = [file for name in names for file in (sorted((root / name).rglob("*.py")) or [root / name])]
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()

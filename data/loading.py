@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Tokens(Splits):
     """Tokenized rows, and what tokenizing dropped: (split, file, reason, place) of each row."""
 
-    lost: tuple[tuple[str, str, str, int], ...] = ()
+    dropped: tuple[tuple[str, str, str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def make_data_module(
     )
 
 
-# ---- What is said of them ------------------------------------------------------------------------------------------
+# ---- Notes on prompts and templates --------------------------------------------------------------------------------
 
 
 def say_prompt_format(rows: Rows, request: Request, has_template: bool, mixed: bool) -> None:
@@ -114,14 +114,14 @@ def say_prompt_format(rows: Rows, request: Request, has_template: bool, mixed: b
     Args:
         mixed: whether there are conversations too.
     """
-    count, asked = rows.prompts, request.data.prompt_format
+    count, flag = rows.prompts, request.data.prompt_format
     questions = f"{counted(count, 'question')} {LAYOUTS[request.prompt_format]}"
     if not count:
-        if asked and rows.uses:
-            say(f"note: --prompt_format {asked} has no effect: no row is a question and its answer")
+        if flag and rows.uses:
+            say(f"note: --prompt_format {flag} has no effect: no row is a question and its answer")
     elif request.prompt_format == "chat":
         say(f"prompts: {questions}; --prompt_format alpaca: {LAYOUTS['alpaca']}")
-    elif has_template or asked:
+    elif has_template or flag:
         say(f"prompts: {questions}; --prompt_format chat: {LAYOUTS['chat']}, as servers ask them")
     elif mixed:
         say(f"note: {questions}, beside conversations; --prompt_format chat: all as turns of one template")
@@ -155,7 +155,7 @@ def _choose_template(tokenizer: "PreTrainedTokenizerBase", asked: str | None, sa
 def _collator(
     tokenizer: "PreTrainedTokenizerBase", data: DataArguments, training: TrainingArguments, text_marks: list[str]
 ) -> "DataCollatorForCausalLM":
-    from data.batches.collator import DataCollatorForCausalLM  # brings torch
+    from data.batches.collator import DataCollatorForCausalLM  # imports torch
 
     return DataCollatorForCausalLM(
         tokenizer=tokenizer,
@@ -169,26 +169,26 @@ def _collator(
 
 def _tokenize(splits: Splits, collator: "DataCollatorForCausalLM", training: TrainingArguments) -> Tokens:
     """Return the tokenized rows that can be trained on, and which others there were."""
-    from data.tokens.encoder import RowEncoder
+    from data.tokens.encoder import NO_ANSWER, RowEncoder
     from data.tokens.store import tokenize
     from data.tokens.templates import SUCH_AS
 
     encoder, cache = RowEncoder(collator.pairs, training.train_on_source), cache_directory(training.cache_dir)
-    tokens, lost = {}, []
+    tokens, dropped = {}, []
     for name, rows in splits.items():
-        tokens[name], dropped = tokenize(rows, encoder, cache)
+        tokens[name], unusable = tokenize(rows, encoder, cache)
         reasons: dict[str, str] = {}  # reason without its example → the same with the example of the first row
-        for row in dropped.select_columns(["dropped", "place", "file"]):
+        for row in unusable.select_columns(["dropped", "place", "file"]):
             reason = reasons.setdefault(row["dropped"].partition(SUCH_AS)[0], row["dropped"])
-            lost.append((name, row["file"], reason, row["place"]))
-        shown = ", ".join(reasons.values())
+            dropped.append((name, row["file"], reason, row["place"]))
+        message = f"dropped: {', '.join(reasons.values())}"
         if not len(tokens[name]):
-            is_short = "within --source" in shown
-            hint = "larger limits, or shorter rows" if is_short else "--chat_template default, or other rows"
-            raise DataError(f"no {name} row is left: {len(dropped):,} dropped: {shown}\ntry {hint}")
+            too_long = NO_ANSWER in reasons
+            advice = "larger limits, or shorter rows" if too_long else "--chat_template default, or other rows"
+            raise DataError(f"no {name} row is left: {len(unusable):,} {message}\ntry {advice}")
         if reasons:
-            say(f"{name}: {len(dropped):,} of {len(rows):,} rows dropped: {shown}")
-    return Tokens(**tokens, lost=tuple(lost))
+            say(f"{name}: {len(unusable):,} of {len(rows):,} rows {message}")
+    return Tokens(**tokens, dropped=tuple(dropped))
 
 
 def _step_collator(
@@ -231,7 +231,7 @@ def _report(
         "context": context,
     }
     report = build_report(
-        [source_report(use, [row for row in tokens.lost if use.use in (row[0], "both")]) for use in rows.uses],
+        [source_report(use, [row for row in tokens.dropped if use.use in (row[0], "both")]) for use in rows.uses],
         {"train": tokens.train, "eval": tokens.eval},
         limits,
         count_batches(tokens.train, step, training),

@@ -25,8 +25,8 @@ NAMED_DATASETS = {
     "alpaca-gpt4": NamedDataset("alpaca", {"path": "vicgalle/alpaca-gpt4"}),
     "chip2": NamedDataset("chip2", {"path": "laion/OIG", "data_files": "unified_chip2.jsonl"}),
     "dolly": NamedDataset("dolly", {"path": "databricks/databricks-dolly-15k"}),
-    # The whole is 14 folders and hundreds of GB. This is the first part of each zero-shot folder (cot, dialog, flan,
-    # niv2, t0): 600 MB by the sizes on its pages.
+    # The whole is 14 folders and hundreds of GB. These files are the first part of each zero-shot folder (cot, dialog,
+    # flan, niv2, t0): 600 MB by the sizes on its pages.
     "flan-v2": NamedDataset("flan", {"path": "Open-Orca/FLAN", "data_files": {"train": "*_zsopt_data/part.0.parquet"}}),
     # Its main branch is a loading script, which datasets 4 and later refuse to run; the hub keeps a Parquet copy on a
     # branch of its own, one folder for each configuration. https://github.com/huggingface/datasets/issues/8012
@@ -42,8 +42,8 @@ NAMED_DATASETS = {
     "longform": NamedDataset("input-output", {"path": "akoksal/LongForm"}),
     "oasst1": NamedDataset("oasst1", {"path": "timdettmers/openassistant-guanaco"}),
     "guanaco": NamedDataset("oasst1", {"path": "timdettmers/openassistant-guanaco"}),
-    # One line for each instance of each task, the definition beside it: millions of rows, and no positive examples.
-    # For the published prompts take the task files of https://github.com/allenai/natural-instructions.
+    # It has one line for each instance of each task, the definition beside it: millions of rows, and no positive
+    # examples. The published prompts are made of the task files of https://github.com/allenai/natural-instructions.
     "supernatural-instructions": NamedDataset("natural-instructions", {"path": "Muennighoff/natural-instructions"}),
     "unnatural-instructions": NamedDataset("unnatural-instructions", {"path": "mrm8488/unnatural-instructions-core"}),
     "unnatural-instructions-core": NamedDataset(

@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 BATCH = 1000  # rows written at once
 PLACES_SHOWN = 5  # of the rows that were dropped for a reason
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-# What a row holds: `input` and `output` for people and predictions.jsonl, `messages` and `tools` (JSON) where it is a
-# conversation, the record's other fields (JSON), where it stood (line or row: `unit`), and a hash of what is
+# A row holds `input` and `output` for people and predictions.jsonl, `messages` and `tools` (JSON) where it is a
+# conversation, the record's other `fields` (JSON), where it stood (line or row: `unit`), and as `key` a hash of what is
 # trained on. A message is {"role", "content", "supervised"}, and "reasoning" where a thought goes before the content.
 # `splits` says that a long text becomes several rows instead of being cut.
 COLUMNS = ("input", "output", "messages", "tools", "fields", "file", "unit", "place", "splits", "key")
@@ -55,45 +55,49 @@ class Account:
     def drop(self, reason: str, place: int) -> None:
         self.dropped.setdefault(reason, []).append(place)
 
-    def keep(self, examples: list[dict], record: dict, row: Format) -> None:
-        """Count the examples that were made of a record, and what in it decides nothing of them."""
+    def count(self, examples: list[dict], record: dict, row: Format) -> None:
+        """Count the examples that a record gave, and what in it decides nothing of them."""
         self.rows += len(examples)
         self.prompts += sum(map(has_prompt, examples))
         for name in row.unused(record, any("messages" in example for example in examples)):
-            shown = name if name.isprintable() else name.encode("unicode_escape").decode()
-            self.unused[shown] = self.unused.get(shown, 0) + 1
+            label = name if name.isprintable() else name.encode("unicode_escape").decode()
+            self.unused[label] = self.unused.get(label, 0) + 1
 
     def summary(self) -> dict[str, Any]:
         """Return what the data report says of the source: `rows` are left, `dropped` gives {"rows", "places"}."""
-        return {
-            "source": self.source,
-            "unit": self.unit,
-            "format": self.format,
-            "records": self.records,
-            "rows": self.rows,
-            "dropped": {reason: {"rows": len(places), "places": places} for reason, places in self.dropped.items()},
-            "unused": self.unused,
-        }
+        counts = {name: value for name, value in asdict(self).items() if name not in ("columns", "prompts")}
+        dropped = {reason: {"rows": len(places), "places": places} for reason, places in self.dropped.items()}
+        return counts | {"dropped": dropped}
+
+
+def count_dropped(source: Mapping) -> int:
+    """Return how many rows the summary of a source says were dropped, whatever for."""
+    return sum(dropped["rows"] for dropped in source["dropped"].values())
 
 
 def describe_read(source: Mapping) -> str:
     """Return how many rows were read, dropped and kept, of the summary of a source."""
-    lost = sum(dropped["rows"] for dropped in source["dropped"].values())
-    rows = counted(source["rows"] + lost, "row")
-    if source["rows"] + lost != source["records"]:
+    dropped = count_dropped(source)
+    rows = counted(source["rows"] + dropped, "row")
+    if source["rows"] + dropped != source["records"]:
         rows += f" from {counted(source['records'], 'record')}"
-    return f"{source['source']} ({source['format']}): {rows}, {lost:,} dropped, {source['rows']:,} kept"
+    return f"{source['source']} ({source['format']}): {rows}, {dropped:,} dropped, {source['rows']:,} kept"
 
 
 def describe_dropped(source: Mapping) -> list[str]:
     """Return a text for each reason: how many rows, and where the first of them stand."""
     texts = []
     for reason, dropped in source["dropped"].items():
-        rows, places = dropped["rows"], dropped["places"][:PLACES_SHOWN]
-        more = f" and {rows - len(places):,} more" if rows > len(places) else ""
-        where = f"{source['unit']}{'' if rows == 1 else 's'} {', '.join(map(str, places))}{more}"
-        texts.append(f"{counted(rows, 'row')} ({where}): {reason}")
+        rows, unit = dropped["rows"], source["unit"] if dropped["rows"] == 1 else f"{source['unit']}s"
+        places = first_of(map(str, dropped["places"]), PLACES_SHOWN, rows)
+        texts.append(f"{counted(rows, 'row')} ({unit} {places}): {reason}")
     return texts
+
+
+def first_of(texts: Iterable[str], most: int, total: int) -> str:
+    """Return at most `most` of `total` texts on one line, and how many more there are."""
+    first = list(itertools.islice(texts, most))
+    return ", ".join(first) + (f" and {total - len(first):,} more" if total > len(first) else "")
 
 
 def format_source(
@@ -125,8 +129,8 @@ def format_source(
     if not account.rows:
         summary = account.summary()
         lines = ["no rows are left to train or evaluate on", describe_read(summary), *describe_dropped(summary)]
-        columns = f"columns of the first record: {', '.join(map(repr, account.columns)) or 'none'}"
-        raise DataError("\n".join([*lines, columns]))
+        columns = ", ".join(map(repr, account.columns)) or "none"
+        raise DataError("\n".join([*lines, f"columns of the first record: {columns}"]))
     return prepared
 
 
@@ -157,9 +161,9 @@ def _write(source: Source, row: Format | None, place: Path, questions: bool, pro
     with tempfile.TemporaryDirectory(dir=place.parent) as partial:
         with pyarrow.OSFile(f"{partial}/rows.arrow", "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
             examples = _format(source, row, account, questions)
-            laid_out = (_row(lay_out(example, prompt_format), questions) | beside for example, beside in examples)
+            rows = (_row(lay_out(example, prompt_format), questions) | origin for example, origin in examples)
             # The bar waits two seconds (`delay`), as one for less time only flickers.
-            rows = iter(tqdm(laid_out, desc=f"reading {Path(source.name).name}", unit=" rows", delay=2))
+            rows = iter(tqdm(rows, desc=f"reading {Path(source.name).name}", unit=" rows", delay=2))
             while batch := list(itertools.islice(rows, BATCH)):
                 writer.write_batch(pyarrow.RecordBatch.from_pylist(batch, schema))
         Path(partial, "account.json").write_text(json.dumps(asdict(account)), encoding="utf-8")
@@ -171,12 +175,12 @@ def _write(source: Source, row: Format | None, place: Path, questions: bool, pro
 def _format(
     source: Source, row: Format | None, account: Account, questions: bool
 ) -> Iterator[tuple[dict, dict[str, Any]]]:
-    """Give the examples of a source, each with what stands beside it in its row; keep account of all records."""
+    """Give the examples of a source, each with where it comes from; keep account of all records."""
     for place, raw in source.records():
         account.records += 1
         account.columns = account.columns or list(raw)
         try:
-            # The columns themselves stay: that a file has one says something of its format.
+            # Columns of null stay: that a file has one says something of its format.
             record = {name: without_nulls(value) for name, value in raw.items()}
             row = row or _detect(source, place, record, questions)
             account.format = row.name
@@ -192,10 +196,10 @@ def _format(
             else:
                 account.drop(reason, place)
         if usable:
-            account.keep(usable, record, row)
+            account.count(usable, record, row)
         fields = json.dumps({name: value for name, value in raw.items() if name not in row.consumed}, default=str)
-        origin = {"file": source.name, "unit": source.unit, "place": place, "splits": row.name == "text"}
-        yield from ((example, origin | {"fields": fields}) for example in usable)
+        origin = {"file": source.name, "unit": source.unit, "place": place, "fields": fields}
+        yield from ((example, origin | {"splits": row.name == "text"}) for example in usable)
     if not account.records:
         raise DataError(f"{source.name}: it holds no rows, and at least one is needed")
 
@@ -209,6 +213,7 @@ def _detect(source: Source, place: int, record: dict, questions: bool) -> Format
 
 
 def _why_unusable(example: dict, questions: bool) -> str | None:
+    """Return why there is nothing to learn in an example, or None where there is."""
     if questions or example.get("output", "").strip():
         return None
     answers = [message for message in example.get("messages", ()) if message["supervised"]]
@@ -219,6 +224,7 @@ def _why_unusable(example: dict, questions: bool) -> str | None:
 
 
 def _row(example: dict, questions: bool) -> dict:
+    """Return the columns that are made of an example; the others of COLUMNS say where it comes from."""
     messages, tools = example.get("messages"), example.get("tools")
     if messages is not None:
         # An empty answer would teach the model to stop at once; that of a question is the last one, to be predicted.
@@ -236,9 +242,10 @@ def _row(example: dict, questions: bool) -> dict:
 
 
 def sample_tools(rows: "Dataset") -> list[list | None]:
-    """Return None where a conversation has no tools, and the tools of one that has some: templates may be of two parts.
+    """Return a list of None, where a conversation has no tools, and of the tools of the first that has some.
 
-    The columns are those of the whole file, so that nothing is gathered into memory.
+    A template may close answers otherwise where there are tools, so both kinds are looked at. The columns are those of
+    the whole file, so that nothing is gathered into memory.
     """
     messages, tools = (rows.data.column(name) for name in ("messages", "tools"))
     with_tools = len(tools) - tools.null_count
@@ -264,6 +271,6 @@ def fields_of(row: dict) -> dict[str, Any]:
         del fields["output"]
     if row["messages"] is not None:
         turns = json.loads(row["messages"])[: None if row["output"] else -1]
-        shown = ("role", "content", "reasoning")
-        fields["messages"] = [{name: turn[name] for name in shown if name in turn} for turn in turns]
+        names = ("role", "content", "reasoning")
+        fields["messages"] = [{name: turn[name] for name in names if name in turn} for turn in turns]
     return fields

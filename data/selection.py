@@ -132,14 +132,14 @@ def load_evaluated(trained: Sequence[Part], request: Request) -> tuple[Use, ...]
     Args:
         trained: the parts of --dataset.
     """
-    other = request.data.eval_dataset
-    flag, parts = ("--eval_dataset", parse_mix(other, "--eval_dataset")) if other else ("--dataset", trained)
+    spec = request.data.eval_dataset
+    flag, parts = ("--eval_dataset", parse_mix(spec, "--eval_dataset")) if spec else ("--dataset", trained)
     if len(parts) == 1 and parts[0].name in NAMED_DATASETS:
         splits = request.open(parts[0].name, flag)
-        own = next((splits[name] for name in EVAL_SPLITS if name in splits), None)
-        if own is not None:
-            return load_parts(parts, [own], "eval", request)
-    if not other:
+        eval_split = next((splits[name] for name in EVAL_SPLITS if name in splits), None)
+        if eval_split is not None:
+            return load_parts(parts, [eval_split], "eval", request)
+    if not spec:
         return ()
     return load_parts(parts, [request.open(part.name, flag)["train"] for part in parts], "eval", request)
 
@@ -167,8 +167,8 @@ def format_rows(source: Source, request: Request) -> tuple["Dataset", Account]:
     return format_source(source, find_format(name) if name else None, cache, questions, request.prompt_format)
 
 
-def mixed(uses: Sequence[Use], seed: int) -> "Dataset":
-    """Return the rows of all sources in one seeded order, so that the first N rows are of all of them too."""
+def mixed(uses: Sequence[Use], seed: int) -> "Dataset | None":
+    """Return the rows of all sources in one seeded order, so that the first N are of all of them; None of no source."""
     import datasets
 
     if len(uses) < 2:
@@ -180,13 +180,13 @@ def mixed(uses: Sequence[Use], seed: int) -> "Dataset":
 def first_rows(rows: Rows, data: DataArguments) -> Splits:
     """Return the first rows of each split, as many as the flags allow."""
     limits = {"train": data.max_train_samples, "eval": data.max_eval_samples}
-    chosen = {name: split.select(range(min(len(split), limits[name] or len(split)))) for name, split in rows.items()}
-    if chosen:
-        counts = (f"{len(chosen[name]):,} of {len(split):,} {name}" for name, split in rows.items())
+    first = {name: split.select(range(min(len(split), limits[name] or len(split)))) for name, split in rows.items()}
+    if first:
+        counts = (f"{len(first[name]):,} of {len(split):,} {name}" for name, split in rows.items())
         say(f"used: {', '.join(counts)} rows")
-    return Splits(**chosen)
+    return Splits(**first)
 
 
 def say(text: str) -> None:
-    """Print lines about the data, at once: what follows may take long."""
+    """Print lines about the data, at once, as what follows may take long."""
     print(indent(text, "data: "), flush=True)

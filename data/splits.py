@@ -40,8 +40,9 @@ def split_indices(rows: int, held_out: int, seed: int) -> tuple[list[int], list[
 
 
 def mix_counts(rows: list[int], weights: list[float | None]) -> list[int]:
-    """Return how many rows each part of a mix gives: all of them without weights; else as many as make the largest
-    mix of these proportions in which no row is taken twice, one at least.
+    """Return how many rows each part of a mix gives: all of them without weights.
+
+    With weights, the parts give the largest mix of these proportions in which no row is taken twice, each at least one.
     """
     if None in weights:
         return rows

@@ -71,8 +71,8 @@ class DataCollatorForCausalLM:
     def encode(self, instances: Sequence[Mapping]) -> list[tuple[list[int], list[int]]]:
         """Return the (source ids, target ids) of each instance, cut to the limits and with BOS and EOS."""
         if instances and "input_ids" in instances[0]:
-            cuts = [(list(row["input_ids"]), row["prompt_length"]) for row in instances]
-            return [(ids[:cut], ids[cut:]) for ids, cut in cuts]
+            rows = [(list(row["input_ids"]), row["prompt_length"]) for row in instances]
+            return [(ids[:prompt_length], ids[prompt_length:]) for ids, prompt_length in rows]
         return self.pairs.encode(*([instance[name] for instance in instances] for name in ("input", "output")))
 
     def prompt(self, instance: Mapping, source: Sequence[int]) -> list[int]:
@@ -101,6 +101,7 @@ class DataCollatorForCausalLM:
         return batch
 
     def _labels(self, instance: Mapping, pair: tuple[list[int], list[int]]) -> list[int]:
+        """Return the labels of an encoded row, or those of the (source, target) ids of one that was not."""
         if "labels" in instance:
             return list(instance["labels"])
         source, target = pair

@@ -31,12 +31,11 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     for row in longest_first(lengths):
         at = bisect_left(room, (lengths[row], 0))
         if at == len(room):
-            free, chosen = capacity, len(bins)
+            room.append((capacity, len(bins)))
             bins.append([])
-        else:
-            free, chosen = room.pop(at)
-        bins[chosen].append(row)
-        insort(room, (free - lengths[row], chosen))
+        free, fullest = room.pop(at)
+        bins[fullest].append(row)
+        insort(room, (free - lengths[row], fullest))
     return bins
 
 

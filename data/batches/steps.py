@@ -83,13 +83,14 @@ class StepCollator:
 def split_by_length(lengths: Sequence[int], batch_size: int, max_tokens: int | None = None) -> list[list[int]]:
     """Return micro-batches of row numbers, rows of similar length together, the longest first.
 
-    They are of `batch_size` rows, the last one maybe of less; or, with `max_tokens`, of as many as keep rows × longest
-    within that many tokens, and of one row at least.
+    Each has `batch_size` rows, the last one maybe fewer; or, with `max_tokens`, as many as keep rows × longest within
+    that many tokens, and one at least.
     """
 
-    def takes_one_more(batch: list[int]) -> bool:  # its first row is its longest
+    def takes_one_more(batch: list[int]) -> bool:
         size = len(batch) + 1
-        return size <= batch_size if max_tokens is None else size * lengths[batch[0]] <= max_tokens
+        longest = lengths[batch[0]]
+        return size <= batch_size if max_tokens is None else size * longest <= max_tokens
 
     batches: list[list[int]] = []
     for row in longest_first(lengths):
@@ -97,6 +98,10 @@ def split_by_length(lengths: Sequence[int], batch_size: int, max_tokens: int | N
             batches.append([])
         batches[-1].append(row)
     return batches
+
+
+def _chunks(lengths: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [lengths[start : start + size] for start in range(0, len(lengths), size)]
 
 
 def padding_share(
@@ -118,21 +123,21 @@ def padding_share(
     """
     order = random.Random(0).sample(lengths, len(lengths))
     rows = batch_size * accumulation
-    steps = [order[start : start + rows] for start in range(0, len(order), rows)]
-    batches: list[list[int]] = []  # the lengths of the rows in each
-    for taken in steps:
-        if step is None:
-            batches += [taken[start : start + batch_size] for start in range(0, len(taken), batch_size)]
-        else:
-            batches += [[taken[row] for row in chosen] for chosen in step.split(taken)]
-    packed = step is not None and step.pack_length is not None
-    computed = [sum(batch) if packed else len(batch) * max(batch) for batch in batches]
+    steps = _chunks(order, rows)  # of rows, each as its length
+    if step is None:
+        batches = [batch for step_rows in steps for batch in _chunks(step_rows, batch_size)]
+    else:
+        batches = [[step_rows[row] for row in batch] for step_rows in steps for batch in step.split(step_rows)]
+    strategy = "random" if step is None else step.strategy
+    computed = [sum(batch) if strategy == "packed" else len(batch) * max(batch) for batch in batches]
     shares = {
         "padding_share": 1 - sum(lengths) / sum(computed),
-        "strategy": "random" if step is None else step.strategy,
+        "strategy": strategy,
         "rows_per_process": rows,
         "steps": len(steps),
         "micro_batches": len(batches) / len(steps),
         "largest": max(computed),
     }
-    return shares | ({"filled": sum(lengths) / (len(batches) * step.pack_length)} if packed else {})
+    if strategy == "packed":
+        shares["filled"] = sum(lengths) / (len(batches) * step.pack_length)
+    return shares

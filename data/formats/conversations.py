@@ -28,8 +28,8 @@ ROLES = {
 REASONING = ("reasoning_content", "thinking", "reasoning")  # DeepSeek's and Qwen's, gpt-oss's, OpenRouter's
 # The value is what the field holds, as true or false, where the message is to be learned.
 LEARNED = {"weight": True, "loss_weight": True, "train": True, "loss": True, "masked": False}
-LEARNED_IN_PART = ("train_detail", "training_detail")  # axolotl's spans of characters
-CALLS = ("tool_calls", "function_call")  # OpenAI's, and its older one
+LEARNED_IN_PART = ("train_detail", "training_detail")  # axolotl's, which hold spans of characters
+CALLS = ("tool_calls", "function_call")  # OpenAI's name, and its older one
 # These columns belong to the conversation that another column holds, whatever the format.
 BESIDE_MESSAGES = ("system", "tools", "functions")
 MESSAGE = "a message"
@@ -88,8 +88,8 @@ def as_message(raw: Any) -> dict:
     message = {"role": ROLES[name], "content": _content(raw), "supervised": _is_learned(raw)}
     if message["role"] != "assistant":
         return message | {"supervised": False}
-    if part := next((name for name in LEARNED_IN_PART if not is_empty(raw.get(name))), None):
-        raise SkipRow(f"{part!r} of {MESSAGE} learns parts of a turn, which cannot be done: split the turn")
+    if spans := next((name for name in LEARNED_IN_PART if not is_empty(raw.get(name))), None):
+        raise SkipRow(f"{spans!r} of {MESSAGE} learns parts of a turn, which cannot be done: split the turn")
     reasoning = _reasoning(raw)
     return message | {"reasoning": reasoning} if reasoning else message
 
@@ -104,6 +104,7 @@ def _which_content(raw: Mapping) -> str:
 
 
 def _content(raw: Mapping) -> str:
+    """Return the text of a message, and after it the calls of tools, one a line."""
     calls, name = _calls(raw), _which_content(raw)
     value = raw.get(name)
     if calls and value in (None, "", []):
@@ -114,6 +115,7 @@ def _content(raw: Mapping) -> str:
 
 
 def _part(part: Any) -> str:
+    """Return the text of one part of a content that is a list."""
     of = "a part of a message"
     if isinstance(part, str):
         return text({"text": part}, "text", of)
@@ -182,6 +184,7 @@ def unused_fields(record: Mapping, columns: tuple[str, ...]) -> list[str]:
 
 
 def _unused_of_message(raw: Mapping) -> Iterator[str]:
+    """Give the names of the fields of a message, its parts and its calls that decide nothing."""
     content = _which_content(raw)
     used = {_which(raw, "role", "from"), content, *CALLS}
     if _role(raw) == "assistant":

@@ -59,10 +59,10 @@ def _misspelt(first: Mapping) -> str:
     plain = {str(name).strip().lower(): name for name in first}
     for row in FORMATS.values():
         missing = [column for column in row.columns if column not in first]
-        near = [difflib.get_close_matches(column.lower(), plain, n=1, cutoff=0.8) for column in missing]
-        if missing and all(near):
-            named = (f"{plain[name]!r} to {column!r}" for column, [name] in zip(missing, near, strict=True))
-            return f"rename {' and '.join(named)} (format {row.name})"
+        nearest = [difflib.get_close_matches(column.lower(), plain, n=1, cutoff=0.8) for column in missing]
+        if missing and all(nearest):
+            changes = (f"{plain[name]!r} to {column!r}" for column, [name] in zip(missing, nearest, strict=True))
+            return f"rename {' and '.join(changes)} (format {row.name})"
     for row in FORMATS.values():
         if row.answer in row.columns and all(column in first for column in row.columns if column != row.answer):
             return (
@@ -81,10 +81,15 @@ def find_format(name: str) -> Format:
     Raises:
         DataError: there is no such format; gives the nearest name and the list.
     """
-    formats = {data_set: FORMATS[row.format] for data_set, row in NAMED_DATASETS.items()}
-    formats |= {alias: row for row in FORMATS.values() for alias in row.aliases} | FORMATS
+    aliases = {alias: row for row in FORMATS.values() for alias in row.aliases}
+    formats = {data_set: FORMATS[row.format] for data_set, row in NAMED_DATASETS.items()} | aliases | FORMATS
     if name in formats:
         return formats[name]
-    near = difflib.get_close_matches(name, formats, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise DataError(f"--dataset_format {name}: unknown{hint}\nformats: {', '.join(FORMATS)}")
+    question = did_you_mean(name, {other: other for other in formats})
+    raise DataError(f"--dataset_format {name}: unknown{question}\nformats: {', '.join(FORMATS)}")
+
+
+def did_you_mean(name: str, meanings: Mapping[str, str]) -> str:
+    """Return a question that ends a message: what the name nearest to `name` means; "" where none is near."""
+    nearest = difflib.get_close_matches(name, meanings, n=1)
+    return f"; did you mean {meanings[nearest[0]]}?" if nearest else ""

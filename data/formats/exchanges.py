@@ -12,7 +12,7 @@ from itertools import takewhile
 from data.formats.conversations import as_message, conversation, needs_conversation
 from data.formats.fields import SkipRow, items, text
 
-# The stop token of GPT-3, which published fine-tuning files end their completions with as text. To another model it is
+# Published fine-tuning files end their completions with the stop token of GPT-3, as text. To another model it is
 # letters, which it would learn to write before its own stop token.
 GPT3_STOP = "<|endoftext|>"
 
@@ -74,13 +74,10 @@ def _continued(prompt: list[dict], answer: list[dict]) -> tuple[list[dict], int]
 
 def _shared(messages: list[dict], others: list[dict]) -> int:
     """Return how many messages both lists start with, whether they are learned or not."""
-    pairs = zip(messages, others, strict=False)
-    return len(list(takewhile(lambda pair: _without_mark(pair[0]) == _without_mark(pair[1]), pairs)))
-
-
-def _without_mark(message: dict) -> dict:
-    return message | {"supervised": None}
+    unmarked = ([message | {"supervised": None} for message in turns] for turns in (messages, others))
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*unmarked, strict=False))))
 
 
 def _last_answer(messages: list[dict]) -> int:
-    return max((n for n, message in enumerate(messages) if message["role"] == "assistant"), default=0)
+    """Return the number of the assistant's last message; 0 where it says nothing."""
+    return max((number for number, message in enumerate(messages) if message["role"] == "assistant"), default=0)

@@ -35,14 +35,12 @@ def text(record: Any, name: str, of: str = "") -> str:
     Raises:
         SkipRow: it is missing or null, of another type, or no tokenizer can read it.
     """
-    label, value = _label(name, of), field(record, name, of)
-    if not isinstance(value, str):
-        raise SkipRow(f"{label} holds {kind(value)}, not a text")
+    value = _typed_field(record, name, of, str)
     try:
         value.encode()
     except UnicodeEncodeError:
         # JSON can spell half of a surrogate pair (\ud83d); no tokenizer and no file takes it.
-        raise SkipRow(f"{label} holds half of a character (\\ud800 to \\udfff alone)") from None
+        raise SkipRow(f"{_label(name, of)} holds half of a character (\\ud800 to \\udfff alone)") from None
     return value
 
 
@@ -55,11 +53,9 @@ def texts(record: Any, name: str, of: str = "") -> list[str]:
 
 def items(record: Any, name: str, of: str = "") -> list:
     """Return the list in field `name`, of whatever it holds. Raises SkipRow where there is none, or an empty one."""
-    label, value = _label(name, of), field(record, name, of)
-    if not isinstance(value, list):
-        raise SkipRow(f"{label} holds {kind(value)}, not a list")
+    value = _typed_field(record, name, of, list)
     if not value:
-        raise SkipRow(f"{label} holds an empty list")
+        raise SkipRow(f"{_label(name, of)} holds an empty list")
     return value
 
 
@@ -74,8 +70,7 @@ def optional_items(record: Mapping, name: str) -> list:
         return []
     if isinstance(value, str):
         value = parsed(value, f"column {name!r}")
-    if not isinstance(value, list):
-        raise SkipRow(f"column {name!r} holds {kind(value)}, not a list")
+    _typed_field({name: value}, name, "", list)
     text({name: json.dumps(value, ensure_ascii=False, default=str)}, name)  # refuses half a character in it
     return value
 
@@ -95,6 +90,14 @@ def field(record: Any, name: str, of: str = "") -> Any:
     if record.get(name) is None:
         raise SkipRow(f"{_label(name, of)} is missing or null")
     return record[name]
+
+
+def _typed_field(record: Any, name: str, of: str, expected: type) -> Any:
+    """Return what field `name` holds, a value of this type. Raises SkipRow where there is none."""
+    value = field(record, name, of)
+    if not isinstance(value, expected):
+        raise SkipRow(f"{_label(name, of)} holds {kind(value)}, not {KINDS[expected]}")
+    return value
 
 
 def truth(value: Any) -> bool | None:
@@ -124,7 +127,7 @@ def without_nulls(value: Any) -> Any:
 
 def _without_nulls(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _without_nulls(held) for name, held in value.items() if held is not None}
+        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from data.formats.conversations import as_message, conversation, needs_conversation
 from data.formats.fields import SkipRow, items, optional_items, pairs, spread, text, texts
 
-# The prompts of Stanford Alpaca as the published QLoRA runs had them, with the space after "Response:".
+# The published QLoRA runs had these prompts of Stanford Alpaca, with the space after "Response:".
 # https://github.com/tatsu-lab/stanford_alpaca#data-release
 ALPACA_PROMPT_DICT = {
     "prompt_input": (
@@ -32,7 +32,7 @@ ALPACA_PROMPT_DICT = {
 
 def extract_alpaca_dataset(example: Mapping) -> dict[str, str]:
     """Return {"input": prompt} for a record with `instruction` and, where there is one, `input`."""
-    # A null input is how some exports write an absent one.
+    # Some exports write an absent input as null.
     has_input = example.get("input", "") not in ("", None)
     prompt = ALPACA_PROMPT_DICT["prompt_input" if has_input else "prompt_no_input"]
     return {"input": prompt.format(**example)}
@@ -96,7 +96,7 @@ def instruction(context: str, answer: str) -> Callable[[Mapping], dict | list[di
         answers = texts(record, answer)
         history = optional_items(record, "history")
         if history or needs_conversation(record):
-            rows = [_after(history, asked, learned, record) for learned in answers]
+            rows = [_after(history, asked, final, record) for final in answers]
         else:
             rows = asked.pairs(answers)
         return rows[0] if isinstance(record[answer], str) else rows
@@ -106,12 +106,9 @@ def instruction(context: str, answer: str) -> Callable[[Mapping], dict | list[di
 
 def _after(history: list, asked: Instruction, answer: str, record: Mapping) -> dict:
     """Return the conversation of earlier [question, answer] pairs, and of the last one, which alone is learned."""
-    contents = []
-    for turns in history:
-        if not isinstance(turns, list) or len(turns) != 2:
-            raise SkipRow("column 'history' holds something other than lists of a question and its answer")
-        contents += turns
-    contents += [asked.user_turn(), answer]
+    if not all(isinstance(turns, list) and len(turns) == 2 for turns in history):
+        raise SkipRow("column 'history' holds something other than lists of a question and its answer")
+    contents = [*itertools.chain(*history), asked.user_turn(), answer]
     roles = itertools.cycle(("user", "assistant"))
     messages = [as_message({"role": role, "content": content}) for role, content in zip(roles, contents, strict=False)]
     return conversation(record, messages, start=len(messages) - 1)

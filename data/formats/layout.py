@@ -12,7 +12,7 @@ Formatters give `input`, the prompt that their format is published with, and, wh
 `asked` beside it.
 """
 
-# The values of `--prompt_format`, in the words that follow "5 questions".
+# `--prompt_format` has these values; beside each, the words that follow "5 questions" where it is used.
 LAYOUTS = {
     "alpaca": "in the prompt of their format",
     "chat": "as turns of the chat template",
@@ -21,7 +21,7 @@ LAYOUTS = {
 
 
 def has_prompt(example: dict) -> bool:
-    """Return whether `--prompt_format` decides how an example is laid out; conversations and whole texts are as is."""
+    """Return whether `--prompt_format` decides how an example is laid out: not of conversations and whole texts."""
     return "messages" not in example and bool(example["input"].strip())
 
 
@@ -36,13 +36,10 @@ def lay_out(example: dict, prompt_format: str) -> dict:
     """
     if not has_prompt(example):
         return example
-    pair = {"input": example["input"], "output": example["output"]}
+    prompt, answer = example["input"], example["output"]
     if prompt_format == "chat":
-        asked, answer = (text.strip() for text in (example.get("asked", example["input"]), example["output"]))
-        return {
-            "messages": [
-                {"role": "user", "content": asked, "supervised": False},
-                {"role": "assistant", "content": answer, "supervised": True},
-            ]
-        }
-    return pair | {"input": f"{example['asked']}\n"} if prompt_format == "plain" and "asked" in example else pair
+        question = {"role": "user", "content": example.get("asked", prompt).strip(), "supervised": False}
+        return {"messages": [question, {"role": "assistant", "content": answer.strip(), "supervised": True}]}
+    if prompt_format == "plain" and "asked" in example:
+        prompt = f"{example['asked']}\n"
+    return {"input": prompt, "output": answer}

@@ -15,28 +15,26 @@ from typing import Any
 
 from data.formats.conversations import BESIDE_MESSAGES, ROLES, as_conversation, unused_fields
 from data.formats.exchanges import as_exchange
-from data.formats.fields import SkipRow, is_empty, pairs, text, truth
+from data.formats.fields import SkipRow, is_empty, text, truth
 from data.formats.instructions import instruction, seed_task, unnatural_instructions
 from data.formats.tasks import flat_task_row, task_rows
 
-# Whether an answer is a good one, in data for KTO (https://arxiv.org/abs/2402.01306): TRL's name and LLaMA-Factory's.
+Formatter = Callable[[Mapping], dict | list[dict | SkipRow]]
+# These columns say whether an answer is a good one, in data for KTO (https://arxiv.org/abs/2402.01306); the first is
+# TRL's name, the other LLaMA-Factory's.
 MARKS = ("label", "kto_tag")
 
 
-def _columns(source: str, target: str, prompt: str = "{}") -> Callable[[Mapping], dict]:
-    """Return a formatter that takes the answer from column `target`, and what stands in `prompt` from `source`."""
-
-    def convert(record: Mapping) -> dict:
-        asked = text(record, source)
-        [pair] = pairs(prompt.replace("{}", asked), [text(record, target)], None if prompt == "{}" else asked)
-        return pair
-
-    return convert
+def _as_pair(record: Mapping, source: str, target: str, prompt: str) -> dict:
+    """Return the answer in column `target`, after what column `source` asks in the words of `prompt` around "{}"."""
+    question = text(record, source)
+    asked = {} if prompt == "{}" else {"asked": question}
+    return {"input": prompt.replace("{}", question), "output": text(record, target), **asked}
 
 
-def _answer_only(column: str) -> Callable[[Mapping], dict]:
-    """Return a formatter that learns a whole column, with no prompt before it."""
-    return lambda record: {"input": "", "output": text(record, column)}
+def _as_answer(record: Mapping, column: str) -> dict:
+    """Return a whole column as an answer that no prompt stands before."""
+    return {"input": "", "output": text(record, column)}
 
 
 def _chip2(record: Mapping) -> dict:
@@ -47,24 +45,8 @@ def _chip2(record: Mapping) -> dict:
     return {"input": turns[0].replace("<human>: ", ""), "output": turns[1]}
 
 
-def _starts(column: str, start: str) -> dict[str, Any]:
-    return {
-        "looks": f"{column} starts with {start}",
-        "looks_right": lambda record: isinstance(record[column], str) and record[column].startswith(start),
-    }
-
-
-def _instances_have(name: str) -> dict[str, Any]:
-    def looks_right(record: Mapping) -> bool:
-        instances = record["instances"]
-        first = instances[0] if isinstance(instances, list) and instances else None
-        return isinstance(first, Mapping) and name in first
-
-    return {"looks": f"instances with {name}", "looks_right": looks_right}
-
-
-def waits(messages: list) -> bool:
-    """Return whether the last of these messages is not the assistant's."""
+def waits(messages: Any) -> bool:
+    """Return whether these are messages of which the last is not the assistant's."""
     last = messages[-1] if isinstance(messages, list) and messages else None
     role = last.get("role") or last.get("from") if isinstance(last, Mapping) else None
     return isinstance(role, str) and ROLES.get(role) != "assistant"
@@ -90,7 +72,7 @@ class Format:
 
     name: str
     columns: tuple[str, ...]
-    formatter: Callable[[Mapping], dict | list[dict | SkipRow]]
+    formatter: Formatter
     looks_right: Callable[[Mapping], bool] = lambda record: True
     consumed: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
@@ -143,11 +125,52 @@ def _instruction(name: str, context: str, target: str, columns: tuple[str, ...] 
     return Format(name, columns, instruction(context, target), uses=(context, "history"), **options)
 
 
+def _instances(name: str, columns: tuple[str, ...], formatter: Formatter, field: str, **options: Any) -> Format:
+    """Return a format of records with `instances`, the first of which has a field of this name."""
+
+    def looks_right(record: Mapping) -> bool:
+        instances = record["instances"]
+        first = instances[0] if isinstance(instances, list) and instances else None
+        return isinstance(first, Mapping) and field in first
+
+    return Format(name, columns, formatter, looks_right, looks=f"instances with {field}", **options)
+
+
+def _unnatural(name: str, *columns: str, **options: Any) -> Format:
+    formatter = partial(unnatural_instructions, reformulations="reformulations" in columns)
+    consumed = ("instances", "reformulations")
+    return _instances(name, columns, formatter, "instruction_with_input", consumed=consumed, **options)
+
+
+def _pair(name: str, source: str, target: str, prompt: str = "{}", **options: Any) -> Format:
+    formatter = partial(_as_pair, source=source, target=target, prompt=prompt)
+    return Format(name, (source, target), formatter, answer=target, **options)
+
+
 def _exchange(name: str, source: str, target: str, chat: bool = False, **options: Any) -> Format:
     return Format(name, (source, target), partial(as_exchange, source=source, target=target, chat=chat), **options)
 
 
-# In the order of detection: the first that fits wins, so what asks for more stands first.
+def _chat(name: str, column: str) -> Format:
+    formatter = partial(as_conversation, column=column)
+    return Format(name, (column,), formatter, consumed=(column, "tools"), chat=True)
+
+
+def _chat_preference(name: str, column: str, **options: Any) -> Format:
+    return _exchange(name, column, "chosen", chat=True, consumed=(column, "chosen", "tools"), **options)
+
+
+def _text(name: str, column: str, start: str = "", formatter: Formatter | None = None) -> Format:
+    """Return a format of one column, a text that starts so: an answer as a whole, or what `formatter` makes of it."""
+
+    def looks_right(record: Mapping) -> bool:
+        return isinstance(record[column], str) and record[column].startswith(start)
+
+    looks = f"{column} starts with {start}" if start else f"{column} is a text"
+    return Format(name, (column,), formatter or partial(_as_answer, column=column), looks_right, looks=looks)
+
+
+# The order is that of detection: the first format that fits wins, so what asks for more stands first.
 FORMATS = {
     row.name: row
     for row in (
@@ -159,79 +182,32 @@ FORMATS = {
             aliases=("supernatural-instructions",),
         ),
         Format("natural-instructions", ("definition", "inputs", "targets"), flat_task_row, answer="targets"),
-        Format(
-            "unnatural-instructions-full",
-            ("instances", "reformulations"),
-            partial(unnatural_instructions, reformulations=True),
-            **_instances_have("instruction_with_input"),
-            consumed=("instances", "reformulations"),
-            nullable=("reformulations",),
-        ),
-        Format(
-            "unnatural-instructions",
-            ("instances",),
-            unnatural_instructions,
-            **_instances_have("instruction_with_input"),
-            consumed=("instances", "reformulations"),
-            aliases=("unnatural-instructions-core",),
-        ),
-        Format(
-            "seed-tasks",
-            ("instruction", "instances"),
-            seed_task,
-            **_instances_have("output"),
-            consumed=("instances",),
-        ),
-        _exchange(
-            "sharegpt-preference",
-            "conversations",
-            "chosen",
-            chat=True,
-            consumed=("conversations", "chosen", "tools"),
-        ),
-        _exchange(
+        _unnatural("unnatural-instructions-full", "instances", "reformulations", nullable=("reformulations",)),
+        _unnatural("unnatural-instructions", "instances", aliases=("unnatural-instructions-core",)),
+        _instances("seed-tasks", ("instruction", "instances"), seed_task, "output", consumed=("instances",)),
+        _chat_preference("sharegpt-preference", "conversations"),
+        _chat_preference(
             "messages-preference",
             "messages",
-            "chosen",
-            chat=True,
             looks_right=lambda record: waits(record["messages"]),
             looks="messages end before the answer",
-            consumed=("messages", "chosen", "tools"),
         ),
-        Format("sharegpt", ("conversations",), as_conversation, consumed=("conversations", "tools"), chat=True),
-        Format(
-            "messages",
-            ("messages",),
-            partial(as_conversation, column="messages"),
-            consumed=("messages", "tools"),
-            chat=True,
-        ),
+        _chat("sharegpt", "conversations"),
+        _chat("messages", "messages"),
         _instruction("alpaca", "input", "output", answer="output"),
         _instruction("dolly", "context", "response", ("context",), answer="response", nullable=("context",)),
-        Format("input-output", ("input", "output"), _columns("input", "output"), answer="output"),
+        _pair("input-output", "input", "output"),
         _exchange("self-instruct", "prompt", "completion", aliases=("prompt-completion",), answer="completion"),
-        Format("prompt-target", ("prompt", "target"), _columns("prompt", "target"), answer="target"),
-        Format("flan", ("inputs", "targets"), _columns("inputs", "targets"), answer="targets"),
-        # The prompt of https://github.com/EleutherAI/lm-evaluation-harness/tree/main/lm_eval/tasks/gsm8k
-        Format(
-            "question-answer",
-            ("question", "answer"),
-            _columns("question", "answer", "Question: {}\nAnswer: "),
-            aliases=("gsm8k",),
-            answer="answer",
-        ),
+        _pair("prompt-target", "prompt", "target"),
+        _pair("flan", "inputs", "targets"),
+        # The prompt is that of https://github.com/EleutherAI/lm-evaluation-harness/tree/main/lm_eval/tasks/gsm8k
+        _pair("question-answer", "question", "answer", "Question: {}\nAnswer: ", aliases=("gsm8k",)),
         _instruction("alpaca-preference", "input", "chosen"),
         _exchange("preference", "prompt", "chosen"),
-        # Intel/orca_dpo_pairs and the data sets made after it, which axolotl reads as turns of a chat.
+        # Intel/orca_dpo_pairs and the sets made after it have these columns; axolotl reads them as turns of a chat.
         _exchange("question-preference", "question", "chosen", chat=True),
         _exchange("input-preference", "input", "chosen", chat=True),
-        Format(
-            "hh-rlhf",
-            ("chosen",),
-            _answer_only("chosen"),
-            lambda record: isinstance(record["chosen"], str),
-            looks="chosen is a text",
-        ),
+        _text("hh-rlhf", "chosen"),
         Format(
             "implicit-preference",
             ("chosen",),
@@ -241,8 +217,8 @@ FORMATS = {
             consumed=("chosen",),
             uses=("rejected",),
         ),
-        Format("chip2", ("text",), _chip2, **_starts("text", "<human>:")),
-        Format("oasst1", ("text",), _answer_only("text"), **_starts("text", "### Human:")),
-        Format("text", ("text",), _answer_only("text")),
+        _text("chip2", "text", "<human>:", _chip2),
+        _text("oasst1", "text", "### Human:"),
+        Format("text", ("text",), partial(_as_answer, column="text")),
     )
 }

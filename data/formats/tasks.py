@@ -50,17 +50,15 @@ def task_rows(record: Mapping) -> list[dict | SkipRow]:
         SkipRow: its definition, its examples or its list of instances cannot be read.
     """
     definition = texts(record, "Definition")[0]  # it is a text in the files of 2021, and a list of one text since
-    examples = record.get("Positive Examples") or []
-    if examples:
-        items(record, "Positive Examples")
-    shown = [
+    examples = items(record, "Positive Examples") if record.get("Positive Examples") else []
+    examples = [
         (text(example, "input", "a positive example"), text(example, "output", "a positive example"))
         for example in examples[:POSITIVE_EXAMPLES]
     ]
 
     def rows_of(instance: Any) -> list[dict | SkipRow]:
         question = text(instance, "input", "an instance")
-        return pairs(task_prompt(definition, shown, question), texts(instance, "output", "an instance"))
+        return pairs(task_prompt(definition, examples, question), texts(instance, "output", "an instance"))
 
     return spread(items(record, "Instances"), rows_of)
 

@@ -10,16 +10,17 @@ import math
 from collections.abc import Mapping
 
 from common.text import percent
+from data.rows import count_dropped
 
-ROUND_TO = 64  # tokens; what is advised is a round number
+ROUND_TO = 64  # tokens; what is advised is a multiple of it
 MUCH_PADDING = 0.15  # of the tokens of a batch
 FEW_SUPERVISED = 0.05  # of the tokens of the rows
 FAR = 8  # times a limit: a row that is that long is an outlier
 MUCH_DROPPED = 0.1  # of the rows of a source
 FEW_PACKED = 2  # rows to a sequence
 MANY_PASSES = 10  # over the same rows
-FEWER_PASSES = 0.5  # what is advised takes at most this share of the micro-batches
-# What the limit of a text does to a row, and what it takes.
+FEWER_BATCHES = 0.5  # of today's micro-batches: a budget of tokens is advised where it needs no more
+# For each limit: what it does to rows, and what text it takes from them.
 CUT = {"source": ("lose the end of the prompt", "prompt"), "target": ("lose the end of an answer", "answer")}
 
 
@@ -50,11 +51,11 @@ def _round_up(tokens: float) -> int:
 
 
 def _advise_dropped(source: Mapping) -> str | None:
-    lost = sum(dropped["rows"] for dropped in source["dropped"].values())
-    if lost <= MUCH_DROPPED * (lost + source["rows"]):
+    dropped = count_dropped(source)
+    rows = dropped + source["rows"]
+    if dropped <= MUCH_DROPPED * rows:
         return None
-    share = percent(lost / (lost + source["rows"]))
-    return f"look at {source['source']}: {share} of its rows were dropped, for the reasons above"
+    return f"look at {source['source']}: {percent(dropped / rows)} of its rows were dropped, for the reasons above"
 
 
 def _advise_packing(split: Mapping, batching: Mapping) -> str | None:
@@ -82,20 +83,20 @@ def advise_limit(kind: str, cut: Mapping, limits: Mapping) -> str | None:
     if not cut["rows"]:
         return None
     limit = limits[flag]
-    most, every = (_round_up(limit + cut[name]) for name in ("p99", "max"))
-    longer, whole = (every, "all of them") if every <= 1.25 * most else (most, "99%")
+    for_most, for_all = (_round_up(limit + cut[name]) for name in ("p99", "max"))
+    longer, whole = (for_all, "all of them") if for_all <= 1.25 * for_most else (for_most, "99%")
     if whole == "99%" and not cut["p99"]:
         return None
-    lost = f"{percent(cut['rows_share'])} of the rows {loss}, {percent(cut['tokens_share'])} of all {text} text"
+    losses = f"{percent(cut['rows_share'])} of the rows {loss}, {percent(cut['tokens_share'])} of all {text} text"
     if longer > FAR * limit:
-        return f"{lost}; the longest would need --{flag} {longer} (now {limit}): look whether it belongs there"
-    rest = limits["target_max_len" if kind == "source" else "source_max_len"]
-    if context and longer + rest > context:
+        return f"{losses}; the longest would need --{flag} {longer} (now {limit}): look whether it belongs there"
+    other_limit = limits["target_max_len" if kind == "source" else "source_max_len"]
+    if context and longer + other_limit > context:
         return (
-            f"{lost}: with --{flag} {longer} (now {limit}) {whole} would be whole, but this model was made for "
+            f"{losses}: with --{flag} {longer} (now {limit}) {whole} would be whole, but this model was made for "
             f"{context:,} tokens in all"
         )
-    return f"--{flag} {longer} (now {limit}): {lost}; {longer} keeps {whole} whole, at more memory"
+    return f"--{flag} {longer} (now {limit}): {losses}; {longer} keeps {whole} whole, at more memory"
 
 
 def _advise_padding(batching: Mapping) -> str | None:
@@ -113,14 +114,14 @@ def _advise_micro_batches(split: Mapping, batching: Mapping) -> str | None:
     """Advise to fill micro-batches with tokens where most are far smaller than the largest, which fits as it is."""
     if batching.get("strategy") not in ("random", "split"):
         return None
-    now, largest, mean = batching["micro_batches"], batching["largest"], split["tokens"] / split["rows"]
+    batches, largest, mean = batching["micro_batches"], batching["largest"], split["tokens"] / split["rows"]
     budget = _round_up(largest)
-    passes = math.ceil(split["rows"] / batching["steps"] / (budget // mean))
-    if passes > FEWER_PASSES * now:
+    fewer = math.ceil(split["rows"] / batching["steps"] / (budget // mean))
+    if fewer > FEWER_BATCHES * batches:
         return None
     return (
-        f"--max_tokens_per_batch {budget}: the same steps in about {passes:,} micro-batches each, not {now:,.0f}; the "
-        f"largest has {largest:,} tokens now, a row {mean:,.0f} on average, so memory stays as it is"
+        f"--max_tokens_per_batch {budget}: the same steps in about {fewer:,} micro-batches each, not {batches:,.0f}; "
+        f"the largest has {largest:,} tokens now, a row {mean:,.0f} on average, so memory stays as it is"
     )
 
 

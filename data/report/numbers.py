@@ -15,16 +15,18 @@ import numpy
 from arguments.training import TrainingArguments
 from data.batches.steps import StepCollator, padding_share
 from data.report.advice import advise
+from data.selection import Use
 from data.tokens.encoder import TEXT_COUNTS
 from data.tokens.store import column
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-WHOLE_EPOCH = ("group_by_length", "batch_rebalance")  # with these the library sorts more than the rows of a step
+# With these values of train_sampling_strategy, the library sorts more than the rows of a step.
+WHOLE_EPOCH = ("group_by_length", "batch_rebalance")
 PERCENTS = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
 COLUMNS = ("length", *TEXT_COUNTS, "supervised")
-# What is counted in conversations, and what it means.
+# These are counted in conversations; beside each, what it means.
 CONVERSATIONS = {
     "unclosed": "answers before the last one are closed by nothing in the chat template: they do not teach to stop",
     "hidden_thoughts": "answers have a thought that the chat template leaves out: it is not learned",
@@ -50,7 +52,7 @@ def describe(dataset: "Dataset") -> dict[str, Any]:
         conversations: how much in them is as CONVERSATIONS says; see `data.tokens.encoder`.
     """
     length, source, target, source_cut, target_cut, supervised = (column(dataset, name) for name in COLUMNS)
-    rows, tokens, counted = len(length), int(length.sum()), int(supervised.sum())
+    rows, tokens, supervised_tokens = len(length), int(length.sum()), int(supervised.sum())
     return {
         "rows": rows,
         "tokens": tokens,
@@ -58,9 +60,9 @@ def describe(dataset: "Dataset") -> dict[str, Any]:
         "target": quantiles(target) | {"cut": describe_cut(target_cut, target)},
         "whole": quantiles(length) | {"cut": describe_cut(source_cut + target_cut, source + target)},
         "supervised": {
-            "tokens": counted,
-            "per_row": share(counted, rows),
-            "share": share(counted, tokens),
+            "tokens": supervised_tokens,
+            "per_row": share(supervised_tokens, rows),
+            "share": share(supervised_tokens, tokens),
             "rows_without": int((supervised == 0).sum()),
         },
         "conversations": {name: int(column(dataset, name).sum()) for name in CONVERSATIONS},
@@ -76,15 +78,15 @@ def quantiles(values: numpy.ndarray) -> dict[str, int]:
 
 
 def describe_cut(cut: numpy.ndarray, tokens: numpy.ndarray) -> dict[str, Any]:
-    """Return what limits took from texts: rows and tokens with their shares; p99 and max are tokens cut from one row.
+    """Return what limits took from texts: rows and tokens with their shares; p99 and max of the tokens of one row.
 
     Args:
         cut: integer array (rows,), tokens cut off.
         tokens: integer array (rows,), tokens before that.
     """
-    rows, lost, largest = int((cut > 0).sum()), int(cut.sum()), quantiles(cut)
-    shares = {"rows_share": share(rows, len(cut)), "tokens_share": share(lost, int(tokens.sum()))}
-    return {"rows": rows, "tokens": lost, **shares, "p99": largest["p99"], "max": largest["max"]}
+    rows, tokens_cut, lengths = int((cut > 0).sum()), int(cut.sum()), quantiles(cut)
+    shares = {"rows_share": share(rows, len(cut)), "tokens_share": share(tokens_cut, int(tokens.sum()))}
+    return {"rows": rows, "tokens": tokens_cut, **shares, "p99": lengths["p99"], "max": lengths["max"]}
 
 
 def share(part: int, whole: int) -> float:
@@ -94,7 +96,7 @@ def share(part: int, whole: int) -> float:
 
 def build_report(
     sources: Sequence[Mapping],
-    splits: Mapping[str, Any],
+    splits: "Mapping[str, Dataset | None]",
     limits: Mapping[str, Any],
     batching: Mapping[str, Any],
     duplicates: Mapping[str, int],
@@ -105,7 +107,7 @@ def build_report(
         sources: see `source_report`.
         splits: `train` and `eval`, each a tokenized `datasets.Dataset` or None.
         limits: the flags that cut, and the `context` that the model was made for.
-        batching: the flags that batch, and what `data.batches.steps.padding_share` found of the training batches.
+        batching: see `count_batches`.
         duplicates: see `count_duplicates`.
 
     Returns:
@@ -117,18 +119,18 @@ def build_report(
     return report | {"advice": advise(report)}
 
 
-def source_report(use: Any, lost: Sequence[tuple[str, str, str, int]]) -> dict[str, Any]:
+def source_report(use: Use, dropped: Sequence[tuple[str, str, str, int]]) -> dict[str, Any]:
     """Return what became of the records of one source.
 
     Args:
-        use: a `data.selection.Use`.
-        lost: rows that tokenizing dropped of its splits: (split, file, reason, place).
+        use: the source.
+        dropped: rows that tokenizing dropped of its splits: (split, file, reason, place).
 
     Returns:
         What `data.rows.Account.summary` says of it, with use, used (rows), digest, and weight where it has one.
     """
     account = deepcopy(use.account)
-    for _, file, reason, place in lost:
+    for _, file, reason, place in dropped:
         if file == account.source:
             account.rows -= 1
             account.drop(reason, place)
@@ -136,7 +138,7 @@ def source_report(use: Any, lost: Sequence[tuple[str, str, str, int]]) -> dict[s
     return account.summary() | {"use": use.use, "used": len(use.rows), "digest": use.digest} | weight
 
 
-def count_batches(train: "Dataset", step: StepCollator | None, training: TrainingArguments) -> dict[str, Any]:
+def count_batches(train: "Dataset | None", step: StepCollator | None, training: TrainingArguments) -> dict[str, Any]:
     """Return how training rows are batched, and of what one epoch in a seeded order would be made.
 
     Args:
@@ -153,11 +155,11 @@ def count_batches(train: "Dataset", step: StepCollator | None, training: Trainin
         "rows_per_step": size * accumulation * int(os.environ.get("WORLD_SIZE", "1")),
     }
     if train is None or batching["train_sampling_strategy"] in WHOLE_EPOCH:
-        return batching  # nothing is counted, as the library groups rows in its own way
+        return batching  # the library groups rows in its own way, which is not counted
     return batching | padding_share(column(train, "length").tolist(), size, accumulation, step)
 
 
-def count_duplicates(train: "Dataset", held_out: "Dataset") -> dict[str, int]:
+def count_duplicates(train: "Dataset | None", held_out: "Dataset | None") -> dict[str, int]:
     """Count rows that repeat an earlier one of their split, and evaluation rows that are trained on (`both`)."""
     keys = {name: row_keys(rows) for name, rows in (("train", train), ("eval", held_out)) if rows is not None}
     counts = {name: len(values) - len(numpy.unique(values)) for name, values in keys.items()}
@@ -167,7 +169,7 @@ def count_duplicates(train: "Dataset", held_out: "Dataset") -> dict[str, int]:
 
 
 def row_keys(rows: "Dataset") -> numpy.ndarray:
-    """Return the hash of each row, of a long text that was split only that of its first piece."""
+    """Return the hash of each row; of a long text that was split, that of its first piece alone."""
     keys, places, splits = (column(rows, name) for name in ("key", "place", "splits"))
     repeats = (numpy.diff(keys) == 0) & (numpy.diff(places) == 0) & (splits[1:] == 1)
     return keys[numpy.concatenate([[True], ~repeats])]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 OPEN, CLOSE = "⟦", "⟧"
 SUPERVISED, SPECIAL, RESET = "1;32", "4", "\x1b[0m"  # bold green; underlined
+SPACES = {"\n": "↵\n", "\t": "⇥\t"}
 LONGEST_RUN = 3000  # characters; of a longer run the start and the end are shown
-NAMES = ("bos", "eos", "pad", "unk")
 # Joiners hold an emoji or a letter together; other format characters are invisible, or turn the text around.
 JOINERS = "\u200c\u200d"
 
@@ -61,11 +61,11 @@ def show_row(row: Mapping, tokenizer: "PreTrainedTokenizerBase", colour: bool) -
     Line breaks are shown as ↵ before the break itself, and tabs as ⇥. The middle of a run of more than LONGEST_RUN
     characters is left out, and that is said.
     """
-    shown = []
+    parts = []
     for supervised, runs in groupby(split_runs(row["input_ids"], row["labels"], tokenizer), lambda run: run.supervised):
         texts = [_paint(run, _escape(run, colour)) if colour else _escape(run, colour) for run in runs]
-        shown += [OPEN, *texts, CLOSE] if supervised and not colour else texts
-    return "".join(shown)
+        parts += [OPEN, *texts, CLOSE] if supervised and not colour else texts
+    return "".join(parts)
 
 
 def split_runs(ids: Sequence[int], labels: Sequence[int], tokenizer: "PreTrainedTokenizerBase") -> list[Run]:
@@ -75,16 +75,17 @@ def split_runs(ids: Sequence[int], labels: Sequence[int], tokenizer: "PreTrained
     sides goes to the second run.
     """
     special = _special_ids(tokenizer)
-    kinds = [
-        (label != IGNORE_INDEX, (number, token) if token in special else None)
-        for number, (token, label) in enumerate(zip(ids, labels, strict=True))
-    ]
-    whole = _decode(tokenizer, ids)
-    runs, start, end_id = [], 0, 0
-    for (supervised, token), group in groupby(kinds):
-        end_id += len(list(group))
-        end = max(start, len(os.path.commonprefix([_decode(tokenizer, ids[:end_id]), whole])))
-        runs.append(Run(whole[start:end], supervised, token[1] if token else None))
+
+    def kind(place: int) -> tuple[bool, int | None]:
+        """Return what neighbours in one run have in common; a special token has its place, as it is a run by itself."""
+        return labels[place] != IGNORE_INDEX, place if ids[place] in special else None
+
+    text = _decode(tokenizer, ids)
+    runs, start = [], 0
+    for (supervised, special_place), places in groupby(range(len(ids)), kind):
+        *_, last = places
+        end = max(start, len(os.path.commonprefix([_decode(tokenizer, ids[: last + 1]), text])))
+        runs.append(Run(text[start:end], supervised, None if special_place is None else ids[special_place]))
         start = end
     return runs
 
@@ -105,30 +106,32 @@ def _escape(run: Run, colour: bool) -> str:
     text = run.text
     if len(text) > LONGEST_RUN:
         half = LONGEST_RUN // 2
-        left_out = f"\n… {len(text) - 2 * half:,} characters not shown …\n"
-        return _visible(text[:half], colour) + left_out + _visible(text[-half:], colour)
+        omission = f"\n… {len(text) - 2 * half:,} characters not shown …\n"
+        return _visible(text[:half], colour) + omission + _visible(text[-half:], colour)
     return _visible(text, colour) + ("" if run.special is None else f"·{run.special}·")
 
 
 def _visible(text: str, colour: bool) -> str:
     def show(match: re.Match) -> str:
         character = match[0]
-        if character in "\n\t":
-            return {"\n": "↵\n", "\t": "⇥\t"}[character]
-        hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in JOINERS
-        mark = not colour and character in OPEN + CLOSE
-        return character.encode("unicode_escape").decode() if hidden or mark else character
+        if character in SPACES:
+            return SPACES[character]
+        is_invisible = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in JOINERS
+        is_mark = not colour and character in OPEN + CLOSE
+        return character.encode("unicode_escape").decode() if is_invisible or is_mark else character
 
     return re.sub(r"[^ -~]", show, text)
 
 
 def _paint(run: Run, text: str) -> str:
+    """Return the text of a run in the terminal's codes for what it is."""
     codes = ";".join([SUPERVISED] * run.supervised + [SPECIAL] * (run.special is not None))
     # Each line is painted by itself, as pagers forget the colour at the end of a line.
     return "\n".join(f"\x1b[{codes}m{line}{RESET}" if codes and line else line for line in text.split("\n"))
 
 
 def _header(row: Mapping) -> str:
+    """Return where a row stands, how long it is, and what was cut from it."""
     supervised = sum(label != IGNORE_INDEX for label in row["labels"])
     cuts = [f"{row[part + '_cut']:,} cut from the {part}" for part in ("source", "target") if row[part + "_cut"]]
     where = f"{_visible(str(row['file']), True)}, {row.get('unit', 'line')} {row['place']}"
@@ -137,7 +140,7 @@ def _header(row: Mapping) -> str:
 
 def _legend(tokenizer: "PreTrainedTokenizerBase", colour: bool) -> str:
     tokens = []
-    for name in NAMES:
+    for name in ("bos", "eos", "pad", "unk"):
         token, text = getattr(tokenizer, f"{name}_token_id"), getattr(tokenizer, f"{name}_token")
         tokens.append(f"no {name}" if token is None else f"{name} {_visible(text, colour)}·{token}·")
     mark = _paint(Run("", True), "bold green") if colour else f"{OPEN}brackets{CLOSE}"

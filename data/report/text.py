@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from common.text import counted, percent, table
 from data.report.numbers import CONVERSATIONS, PERCENTS
-from data.rows import describe_dropped, describe_read
+from data.rows import describe_dropped, describe_read, first_of
 
-NAMES_SHOWN = 30
+NAMES_SHOWN = 30  # of columns and fields that decide nothing
 WIDTH = 118  # characters of a printed line
 
 
@@ -50,19 +50,17 @@ def _read(source: Mapping) -> str:
 def _unused(source: Mapping) -> list[str]:
     """Return a text with the columns and fields that decide nothing, and how many records have something in them."""
     names = [f"{name} ({counted(count, 'row')})" for name, count in source["unused"].items()]
-    more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
-    return [", ".join(names[:NAMES_SHOWN]) + more] if names else []
+    return [first_of(names, NAMES_SHOWN, len(names))] if names else []
 
 
 def _duplicates(counts: Mapping[str, int]) -> list[str]:
-    lines = [
-        f"{counted(counts[name], 'row')} of {name} repeat{'s' if counts[name] == 1 else ''} an earlier one"
-        for name in ("train", "eval")
-        if counts.get(name)
-    ]
-    if counts.get("both"):
-        which = f"{counted(counts['both'], 'row')} of eval {'is' if counts['both'] == 1 else 'are'} in train too"
-        lines.append(f"{which}: what is measured there flatters")
+    lines = []
+    for name in ("train", "eval"):
+        if count := counts.get(name):
+            lines.append(f"{counted(count, 'row')} of {name} repeat{'s' if count == 1 else ''} an earlier one")
+    if count := counts.get("both"):
+        rows = f"{counted(count, 'row')} of eval {'is' if count == 1 else 'are'} in train too"
+        lines.append(f"{rows}: what is measured there flatters")
     return lines
 
 
@@ -74,13 +72,12 @@ def _table(splits: Mapping[str, Mapping]) -> list[str]:
     for split, numbers in splits.items():
         for part in ("source", "target", "whole"):
             cut = numbers[part]["cut"]
-            lost = [
-                f"{cut[name]:,} ({percent(cut[name + '_share'])})" if cut[name] else "0" for name in ("rows", "tokens")
-            ]
-            rows.append([f"{split} {part}", *(f"{numbers[part][name]:,}" for name in PERCENTS), *lost])
-    limited = any(numbers["whole"]["cut"]["rows"] for numbers in splits.values())
+            lengths = [f"{numbers[part][name]:,}" for name in PERCENTS]
+            cuts = [f"{cut[of]:,} ({percent(cut[of + '_share'])})" if cut[of] else "0" for of in ("rows", "tokens")]
+            rows.append([f"{split} {part}", *lengths, *cuts])
+    is_cut = any(numbers["whole"]["cut"]["rows"] for numbers in splits.values())
     lines = [f"  {line}" for line in table(rows).splitlines()]
-    return lines + (["    source and target before the cuts, whole after them"] if limited else [])
+    return lines + (["    source and target before the cuts, whole after them"] if is_cut else [])
 
 
 def _supervised(counts: Mapping) -> str:
@@ -90,7 +87,7 @@ def _supervised(counts: Mapping) -> str:
 
 def _batching(batching: Mapping) -> str:
     rows = counted(batching["per_device_train_batch_size"], "row")
-    if "strategy" not in batching:  # the library groups rows of the whole epoch, and nothing was counted
+    if "strategy" not in batching:  # the library groups rows of the whole epoch, which is not counted
         return f"micro-batches of {rows}, {batching['train_sampling_strategy']}"
     batches = {
         "random": f"of {rows} as they come",

@@ -16,7 +16,8 @@ from typing import BinaryIO
 from common.errors import DataError
 
 WEB_PAGE = "a web page; download the data itself"
-# The first bytes of files that are not the text that their name promises, what they are, and what to do.
+# Files that are not the text that their name promises begin with these bytes; beside them, what such a file is and what
+# to do with it.
 SIGNATURES = {
     b"\xff\xfe": "UTF-16 text, and UTF-8 is needed",
     b"\xfe\xff": "UTF-16 text, and UTF-8 is needed",

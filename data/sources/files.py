@@ -14,7 +14,7 @@ import itertools
 import os
 import stat
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,8 +26,7 @@ from data.sources.json_records import read_json
 from data.sources.tables import Records, read_delimited, read_parquet
 
 FILE_TYPES = ".json, .jsonl, .csv, .tsv, .txt (each also with .gz), .parquet"
-UNITS = {".parquet": "row"}
-# What to do with files of other types.
+# Advice for files of types that are not read.
 OTHER_TYPES = {
     ".xlsx": "save the sheet as CSV UTF-8",
     ".xls": "save the sheet as CSV UTF-8",
@@ -65,7 +64,8 @@ def open_file(path: str) -> Source:
     file, suffix = check_file(path)
     with _explained(path, file), file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return Source(path, partial(_walk, path, file, READERS[suffix]), UNITS.get(suffix, "line"), digest)
+    unit = "row" if suffix == ".parquet" else "line"
+    return Source(path, partial(_walk, path, file, READERS[suffix]), unit, digest)
 
 
 def check_file(path: str) -> tuple[Path, str]:
@@ -75,7 +75,8 @@ def check_file(path: str) -> tuple[Path, str]:
         DataError: a directory, an unknown type, an empty file, or one that may not be read.
     """
     file = Path(os.path.expanduser(path))
-    packed, suffix = is_packed(file), _suffix(file)
+    packed = is_packed(file)
+    suffix = (Path(file.stem) if packed else file).suffix.lower()
     with _explained(path, file):
         status = file.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -84,18 +85,14 @@ def check_file(path: str) -> tuple[Path, str]:
         if suffix not in READERS or (packed and suffix == ".parquet"):
             name = suffix + ".gz" * packed
             problem = f"unknown file type {name!r}" if name else "its name does not end in a file type"
-            advice = OTHER_TYPES.get(file.suffix.lower())
-            raise DataError(f"{path}: {problem}{advice and f'; {advice}' or ''}\nfile types: {FILE_TYPES}")
+            advice = f"; {OTHER_TYPES[file.suffix.lower()]}" if file.suffix.lower() in OTHER_TYPES else ""
+            raise DataError(f"{path}: {problem}{advice}\nfile types: {FILE_TYPES}")
         if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{path} is not a plain file; data is read more than once: write it to a file first")
         if not status.st_size:
             raise DataError(f"{path}: the file is empty (0 bytes); at least one row is needed")
         file.open("rb").close()
     return file, suffix
-
-
-def _suffix(file: Path) -> str:
-    return (Path(file.stem) if is_packed(file) else file).suffix.lower()
 
 
 def _walk(path: str, file: Path, read: Callable[[str, Path], Records]) -> Records:
@@ -106,13 +103,13 @@ def _walk(path: str, file: Path, read: Callable[[str, Path], Records]) -> Record
 
 
 @contextmanager
-def _explained(path: str, file: Path):
+def _explained(path: str, file: Path) -> Iterator[None]:
     """Turn what goes wrong while a file is read into a DataError that says where."""
     try:
         yield
     except UnicodeDecodeError:
         refuse_bytes(path, file)
-        raise  # the file was changed, so that the byte is not there any more
+        raise  # the file was changed meanwhile, so that the byte is not there any more
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         problem = f": not a whole gzip file ({error}); copy or download it again"
         if "Not a gzipped file" in str(error):

@@ -15,7 +15,7 @@ from data.sources.files import Source, open_file
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# The first of these splits that a hub data set has serves as its evaluation rows.
+# The first of these splits that a data set of the hub has serves as its evaluation rows.
 EVAL_SPLITS = ("eval", "validation", "test")
 
 
@@ -37,7 +37,7 @@ def open_sources(name: str, flag: str, cache_dir: str | None, token: bool) -> di
     row = NAMED_DATASETS[name]
     try:
         splits = datasets.load_dataset(**row.source, cache_dir=cache_dir, token=True if token else None)
-    except Exception as error:  # the network, the hub and the cache have many, and the advice is one
+    except Exception as error:  # the network, the hub and the cache raise many kinds, and the advice is one
         raise DataError(_how_to_go_on(name, flag, datasets.config.HF_HUB_OFFLINE, error)) from error
     return {
         split: Source(
@@ -61,12 +61,12 @@ def fingerprint(dataset: "Dataset") -> str:
 
 def _how_to_go_on(name: str, flag: str, offline: bool, error: Exception) -> str:
     row = NAMED_DATASETS[name]
-    repository, revision = row.source["path"], row.source.get("revision")
-    branch = f" --revision {revision}" if revision else ""
+    repository = row.source["path"]
+    branch = f" --revision {row.source['revision']}" if "revision" in row.source else ""
     fetch = f"hf download {repository} --repo-type dataset{branch} --local-dir DIR"
-    searched = "HF_HUB_OFFLINE is set, so only the local cache was searched\n" if offline else ""
+    offline_note = "HF_HUB_OFFLINE is set, so only the local cache was searched\n" if offline else ""
     return (
         f"{flag} {name}: {repository} could not be loaded from the Hugging Face hub ({type(error).__name__}: {error})\n"
-        f"{searched}without a network here, run this where there is one: {fetch}\n"
+        f"{offline_note}without a network here, run this where there is one: {fetch}\n"
         f"then copy its data file here and pass it: {flag} FILE --dataset_format {row.format}"
     )

@@ -16,11 +16,12 @@ from typing import Any
 
 from common.errors import DataError
 from common.text import shortened
+from data.sources.tables import Records, repeated
 
 NEEDED = "a list of objects, or one object on each line, is needed"
 SHOWN = 40  # characters of a value in a message
 SPACE = re.compile(r"[ \t\r\n]*")
-# A pattern for the message of the parser, a line break and the text that it stopped at → what to do.
+# A pattern matches the message of the parser, a line break and the text that it stopped at; beside it, what to do.
 ADVICE = {
     "Unterminated string": "this text has no closing double quote; was the file cut off there?",
     "Invalid control character": r"inside a text, a line break is written \n and a tab \t",
@@ -36,10 +37,9 @@ ADVICE = {
     "Expecting ':'": "a colon stands between a name and its value",
     "Expecting ','": 'a comma is missing before it, or the text before it holds a quote that is not written \\"',
 }
-Values = Iterator[tuple[int, Any]]
 
 
-def read_json(path: str, text: io.TextIOBase, by_line: bool) -> Values:
+def read_json(path: str, text: io.TextIOBase, by_line: bool) -> Records:
     """Give (line, object) pairs; the text itself shows how it is laid out.
 
     Args:
@@ -57,8 +57,8 @@ def read_json(path: str, text: io.TextIOBase, by_line: bool) -> Values:
         if _is_conversation(record):
             record = {"messages": record}
         if not isinstance(record, dict):
-            shown = shortened(json.dumps(record, ensure_ascii=False), SHOWN)
-            raise DataError(f"{path}, line {line}: {shown} is not an object; {NEEDED}")
+            value = shortened(json.dumps(record, ensure_ascii=False), SHOWN)
+            raise DataError(f"{path}, line {line}: {value} is not an object; {NEEDED}")
         yield line, record
 
 
@@ -102,11 +102,12 @@ def _starts_with_message(text: str) -> bool:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict:
+    """Return an object of names and values. Raises ValueError where a name stands in it twice."""
     record = dict(pairs)
     if len(record) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} stands {names.count(twice)} times in one object; each name needs its own")
+        name = repeated(names)
+        raise ValueError(f"{name!r} stands {names.count(name)} times in one object; each name needs its own")
     return record
 
 
@@ -114,7 +115,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict:
 DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def _json_lines(path: str, text: io.TextIOBase) -> Values:
+def _json_lines(path: str, text: io.TextIOBase) -> Records:
     for number, line in enumerate(text, 1):
         line = line.rstrip(" \t\r\n")  # so that an error at its end names this line
         if line:
@@ -123,16 +124,16 @@ def _json_lines(path: str, text: io.TextIOBase) -> Values:
             yield number, record
 
 
-def _json_whole(path: str, text: str) -> Values:
+def _json_whole(path: str, text: str) -> Records:
     """Give the items of the list that a text is, or the values that stand in it one after the other."""
-    at, line, counted = SPACE.match(text).end(), 1, 0
+    at, line, line_at = SPACE.match(text).end(), 1, 0  # `line` is the one that `line_at` stands in
     if is_list := text.startswith("[", at) and not _starts_with_message(text):
         with _explained(path, 1):
             _check_grammar(text)
         at += 1
     between = re.compile(r"[ \t\r\n,]*" if is_list else SPACE)
     while (at := between.match(text, at).end()) < len(text) and not (is_list and text[at] == "]"):
-        line, counted = line + text.count("\n", counted, at), at
+        line, line_at = line + text.count("\n", line_at, at), at
         with _explained(path, line, first_line=1):
             record, at = DECODER.raw_decode(text, at)
         yield line, record

@@ -5,16 +5,16 @@ Nothing is read but the names, so that a typo is refused at once:
     parse_mix("a.jsonl:0.7,b.csv:0.3", "--dataset")  # [Part("a.jsonl", 0.7), Part("b.csv", 0.3)]
 """
 
-import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from arguments.data import DataArguments
 from common.errors import DataError
-from data.formats.detection import find_format
+from data.formats.detection import did_you_mean, find_format
 from data.named import NAMED_DATASETS, REFUSED_DATASETS
 from data.sources.files import FILE_TYPES, check_file
+from data.sources.tables import repeated
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ def parse_mix(spec: str, flag: str) -> list[Part]:
             f"{parts[0].name}:0.7,other.jsonl:0.3; for fewer rows of one there is --max_train_samples"
         )
     names = [part.name for part in parts]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = repeated(names)
     if twice is not None:
         raise DataError(f"{flag} {spec}: {twice} stands in it twice; name it once, with a larger weight: {twice}:2")
-    without = [part.name for part in parts if part.weight is None]
-    if without and len(without) < len(parts):
-        raise DataError(f"{flag} {spec}: {without[0]} has no weight while others do; give every part one, or none")
+    unweighted = [part.name for part in parts if part.weight is None]
+    if unweighted and len(unweighted) < len(parts):
+        raise DataError(f"{flag} {spec}: {unweighted[0]} has no weight while others do; give every part one, or none")
     return parts
 
 
@@ -68,15 +68,15 @@ def _is_part(text: str) -> bool:
 
 def _parse_part(part: str, flag: str) -> Part:
     name, colon, weight = map(str.strip, part.rpartition(":"))
-    try:
-        share = None if _exists(part) or not colon else float(weight)
-    except ValueError:
-        if _exists(name):
-            raise DataError(f"{flag} {part}: the weight {weight!r} is not a number; like {name}:0.5") from None
-        share = None
-    if share is None:
+    if _exists(part) or not colon:
         check_source(part, flag)
         return Part(part)
+    try:
+        share = float(weight)
+    except ValueError:
+        if not _exists(name):
+            check_source(part, flag)  # raises: what stands before the colon is no data set either
+        raise DataError(f"{flag} {part}: the weight {weight!r} is not a number; like {name}:0.5") from None
     check_source(name, flag)
     if not 0 < share < float("inf"):
         raise DataError(f"{flag} {part}: the weight {weight} must be more than 0 and finite, like {name}:0.5")
@@ -84,6 +84,7 @@ def _parse_part(part: str, flag: str) -> Part:
 
 
 def _exists(name: str) -> bool:
+    """Return whether there is a data set or a file of this name."""
     return name in NAMED_DATASETS or os.path.exists(os.path.expanduser(name))
 
 
@@ -102,33 +103,29 @@ def check_source(name: str, flag: str) -> None:
     """Refuse what is neither a named data set nor a file of a known type; gives the nearest name."""
     if name in REFUSED_DATASETS:
         raise DataError(f"{flag} {name}: {REFUSED_DATASETS[name]}; named data sets: {', '.join(NAMED_DATASETS)}")
-    if name in NAMED_DATASETS:
-        return
-    if _exists(name):
+    if not _exists(name):
+        raise DataError(
+            f"{flag} {name}: there is no such file and no data set of that name{_nearest(name)}\n"
+            f"named data sets: {', '.join(NAMED_DATASETS)}\nfile types: {FILE_TYPES}"
+        )
+    if name not in NAMED_DATASETS:
         check_file(name)
-        return
-    raise DataError(
-        f"{flag} {name}: there is no such file and no data set of that name{_nearest(name)}\n"
-        f"named data sets: {', '.join(NAMED_DATASETS)}\nfile types: {FILE_TYPES}"
-    )
 
 
 def _nearest(name: str) -> str:
     """Return a question that names the data set, or the file in the same folder, that may be meant."""
-    repositories = {row.source["path"]: known for known, row in NAMED_DATASETS.items()}
-    near = difflib.get_close_matches(name, [*NAMED_DATASETS, *repositories], n=1)
-    if near:
-        return f"; did you mean {repositories.get(near[0], near[0])}?"
+    repositories = {row.source["path"]: data_set for data_set, row in NAMED_DATASETS.items()}
+    if question := did_you_mean(name, {data_set: data_set for data_set in NAMED_DATASETS} | repositories):
+        return question
     folder, file = os.path.split(name)
     try:
-        beside = os.listdir(os.path.expanduser(folder) or ".")
+        neighbours = os.listdir(os.path.expanduser(folder) or ".")
     except OSError:
         return f"; there is no folder {folder}"
-    near = difflib.get_close_matches(file, beside, n=1)
-    return f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
+    return did_you_mean(file, {neighbour: os.path.join(folder, neighbour) for neighbour in neighbours})
 
 
 def hub_names(spec: str) -> list[str]:
     """Return the names on the hub of the data sets in `spec`, the value of --dataset; files have none."""
     names = {name for part in _split(spec) for name in (part, part.rpartition(":")[0].strip())}
-    return sorted({row.source["path"] for known, row in NAMED_DATASETS.items() if known in names})
+    return sorted({row.source["path"] for data_set, row in NAMED_DATASETS.items() if data_set in names})

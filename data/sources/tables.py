@@ -10,14 +10,17 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from common.errors import DataError
 from common.text import counted
 from data.sources.encodings import open_text
 
+if TYPE_CHECKING:
+    import pyarrow
+
 Records = Iterator[tuple[int, Any]]
-# Separators that a header may have in the place of the right one, and what to do then.
+# A header may have one of these separators in the place of the right one; beside it, what to do then.
 SEPARATORS = {
     ",": "give the file a name that ends in .csv",
     "\t": "give the file a name that ends in .tsv",
@@ -43,14 +46,15 @@ def read_delimited(delimiter: str, path: str, file: Path) -> Records:
                 elif fields:
                     yield start, dict(zip(header, fields, strict=True))
         except csv.Error as error:
-            is_open = "end of data" in str(error)
-            problem = "a double quote opens in this row and none closes it" if is_open else error
+            is_unclosed = "end of data" in str(error)
+            problem = "a double quote opens in this row and none closes it" if is_unclosed else error
             raise DataError(
                 f'{path}, line {line}: {problem}\ninside a quoted field, a quote is written twice ("")'
             ) from error
 
 
 def _header(path: str, line: int, delimiter: str, fields: list[str]) -> list[str]:
+    """Return the names of the columns, each its own. Raises DataError where another separator or a name is wrong."""
     others = [other for other in SEPARATORS if other != delimiter and other in fields[0]]
     if len(fields) == 1 and others:
         raise DataError(
@@ -59,14 +63,18 @@ def _header(path: str, line: int, delimiter: str, fields: list[str]) -> list[str
         )
     # pandas writes its index as a first column without a name.
     header = [name or f"column_{number}" for number, name in enumerate(fields, 1)]
-    _refuse_twice(f"{path}, line {line}", header)
+    _refuse_repeated(f"{path}, line {line}", header)
     return header
 
 
-def _refuse_twice(where: str, names: list[str]) -> None:
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{where}: {names.count(twice)} columns are named {twice!r}; each needs a name of its own")
+def _refuse_repeated(where: str, names: list[str]) -> None:
+    if (name := repeated(names)) is not None:
+        raise DataError(f"{where}: {names.count(name)} columns are named {name!r}; each needs a name of its own")
+
+
+def repeated(names: list[str]) -> str | None:
+    """Return the first name that stands in a list more than once, or None."""
+    return next((name for name in names if names.count(name) > 1), None)
 
 
 def _refuse_ragged(path: str, line: int, delimiter: str, header: list[str], fields: list[str]) -> NoReturn:
@@ -86,7 +94,7 @@ def read_parquet(path: str, file: Path) -> Records:
     place = 0
     try:
         with pyarrow.parquet.ParquetFile(file) as parquet:
-            _refuse_twice(path, parquet.schema_arrow.names)
+            _refuse_repeated(path, parquet.schema_arrow.names)
             schema = pyarrow.struct(parquet.schema_arrow)
             has_json = "arrow.json" in str(schema)
             for batch in parquet.iter_batches(batch_size=1000):
@@ -95,12 +103,12 @@ def read_parquet(path: str, file: Path) -> Records:
                     yield place, _decoded(record, schema) if has_json else record
     except DataError:
         raise
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:  # KeyError: a map holds a key twice
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:  # a map with a key twice is a KeyError
         after = f" after row {place:,}" if place else ""
         raise DataError(f"{path}: not a readable Parquet file{after}: {str(error).splitlines()[0]}") from error
 
 
-def _decoded(value: Any, arrow_type: Any) -> Any:
+def _decoded(value: Any, arrow_type: "pyarrow.DataType") -> Any:
     """Return a value of an Arrow type with the JSON texts in it parsed.
 
     `datasets` writes fields so in which objects differ: https://arrow.apache.org/docs/format/CanonicalExtensions.html

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 from data.formats.fields import SkipRow
 
-# Texts that stand nowhere else in a rendered conversation, so that their places are certain.
+# These texts stand nowhere else in a rendered conversation, so that their places are certain.
 PROBE, QUESTION, NEXT, SYSTEM = "‹answer›", "‹question›", "‹next question›", "‹system turn›"
 MARK = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")  # what looks like a special token: <|im_end|>, </s>, [/INST]
+# Renders turns as text, and ends it with the generation prompt where that is asked for; may raise SkipRow.
 Apply = Callable[[list[dict], bool], str]
 
 
@@ -63,7 +64,7 @@ def find_closing(apply: Apply, bos: str | None, eos: str) -> Closing:
     """Return how a template closes answers.
 
     Args:
-        apply: (turns, whether to end with the generation prompt) → text; may raise SkipRow.
+        apply: renders turns with the template.
         bos, eos: the tokens' texts.
     """
     for system in ([], [{"role": "system", "content": SYSTEM}]):  # some templates want a system turn

@@ -21,7 +21,7 @@ from common.labels import IGNORE_INDEX
 from data.cache import ENCODING, code_digest, key_of
 from data.formats.fields import SkipRow
 from data.rows import exchange
-from data.tokens.pairs import PairEncoder
+from data.tokens.pairs import Ids, PairEncoder
 from data.tokens.templates import ChatRenderer
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TEXT_COUNTS = ("source_tokens", "target_tokens", "source_cut", "target_cut")
 CONVERSATION_COUNTS = ("unclosed", "hidden_thoughts", "hidden_turns", "hidden_tools")
+Spans = list[tuple[int, int]]  # (first, past the last) of each, in characters or in tokens
 NO_ANSWER = "no token of an answer is left within --source_max_len + --target_max_len"
 
 
@@ -60,14 +61,17 @@ class RowEncoder:
     def __call__(self, batch: Mapping[str, list]) -> dict[str, list]:
         """Return a batch of columns with the token columns beside them.
 
-        `input_ids` and `labels` are `length` ids (int32); `supervised` counts the labels that are not IGNORE_INDEX;
-        generation starts from the first `prompt_length` ids, or from `prompt_ids` where a chat template's prompt is not
-        what stands before the answer; `source_tokens` and `target_tokens` are counted before the cuts, which took
-        `source_cut` and `target_cut` of them; of the supervised answers, `unclosed` counts those before the last one
-        that end without a mark, and `hidden_thoughts` those with a thought that the template leaves out; it leaves out
-        `hidden_turns` and `hidden_tools` too; `dropped` says why a row cannot be trained on, or None.
-        Where a text is split, a row comes out as several. Where the last answer of a conversation is cut off, `input`
-        and `output` become those of the last one that is left.
+        A text that is split becomes several rows. Where the last answer of a conversation is cut off, `input` and
+        `output` become those of the last one that is left.
+
+        Returns:
+            input_ids, labels: `length` ids (int32), of which `supervised` are labels other than IGNORE_INDEX.
+            prompt_length, prompt_ids: generation starts from so many of the first ids; or from these ids, where a chat
+                template's prompt is not what stands before the answer.
+            source_tokens, target_tokens: counted before the cuts, which took `source_cut` and `target_cut` of them.
+            unclosed: how many supervised answers before the last one end without a mark.
+            hidden_thoughts, hidden_turns, hidden_tools: how many of each the template leaves out.
+            dropped: why a row cannot be trained on, or None.
         """
         messages, splits, tools = batch["messages"], batch["splits"], batch["tools"]
         pairs = [i for i, conversation in enumerate(messages) if conversation is None]
@@ -79,11 +83,12 @@ class RowEncoder:
         for i, conversation in enumerate(messages):
             if conversation is not None:
                 encoded[i] = [self._conversation(json.loads(conversation), json.loads(tools[i] or "null"))]
-        given = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        rows = [given[i] | row for i, pieces in enumerate(encoded) for row in pieces]
+        formatted = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        rows = [formatted[i] | row for i, pieces in enumerate(encoded) for row in pieces]
         return {name: [row[name] for row in rows] for name in rows[0]}
 
-    def _pair(self, source: list[int], target: list[int]) -> dict:
+    def _pair(self, source: Ids, target: Ids) -> dict:
+        """Return the row of a source and its target, with BOS and EOS and cut to the limits."""
         is_question = not target  # a row without an answer is there to be predicted
         source, target = self.pairs.with_bos(source), self.pairs.with_eos(target)
         lengths = (len(source), len(target))
@@ -93,11 +98,10 @@ class RowEncoder:
         ids, cuts = cut_source + cut_target, (len(source) - len(cut_source), len(target) - len(cut_target))
         return self._row(ids, [(len(cut_source), len(ids))], (*lengths, *cuts))
 
-    def _pieces(self, text: list[int]) -> list[dict]:
+    def _pieces(self, text: Ids) -> list[dict]:
         """Return a text as rows of at most source_max_len + target_max_len tokens; EOS closes the last one alone."""
-        start = self.pairs.with_bos([])
+        start, text = self.pairs.with_bos([]), self.pairs.with_eos(text)
         size = max(1, self.pairs.limit - len(start))
-        text = self.pairs.with_eos(text)
         cuts = [*range(0, len(text), size), len(text)]
         if len(text) % size == 1 and len(text) > 2 and size > 1:
             cuts[-2] -= 1  # no row is EOS alone
@@ -105,6 +109,7 @@ class RowEncoder:
         return [self._row(ids, [(len(start), len(ids))], (len(start), len(ids) - len(start), 0, 0)) for ids in rows]
 
     def _conversation(self, messages: list[dict], tools: list | None) -> dict:
+        """Return the row of a conversation, with what its chat template hides of it."""
         try:
             if messages[-1]["supervised"] and not messages[-1]["content"].strip():
                 return self._question(self.renderer.prompt(messages[:-1], tools))
@@ -120,29 +125,28 @@ class RowEncoder:
         row = self._cut(ids, spans, turns_follow=not messages[-1]["supervised"]) | counts
         if not row["length"]:
             return row
-        last = [start for start, _ in spans].index(row["prompt_length"])  # of the answers that are left
+        last = [start for start, _ in spans].index(row["prompt_length"])  # the last answer that is left
         if answers[last].prompt is not None:
             row["prompt_ids"] = self.pairs.with_bos(self._encode(answers[last].prompt)[0])
         return row if last == len(answers) - 1 else row | exchange(messages, last)
 
-    def _cut(self, ids: list[int], spans: list[tuple[int, int]], turns_follow: bool) -> dict:
+    def _cut(self, ids: Ids, spans: Spans, turns_follow: bool) -> dict:
         """Return the row of a conversation: up to its last answer and EOS, within the limits.
 
         Args:
-            turns_follow: whether turns stand behind the last answer, which are counted as cut.
+            turns_follow: whether turns stand behind the last answer, which are counted as cut; white space and marks
+                there are not, as they teach nothing.
         """
-        # Turns behind the last answer are counted as cut; white space and marks are not, as they teach nothing.
-        unlearned = len(ids) - spans[-1][1] if turns_follow else 0
-        if unlearned and self.train_on_source and len(ids) <= self.pairs.limit:  # then all turns are learned
-            answers = sum(end - start for start, end in spans)
-            return self._row(ids, spans, (len(ids) - answers, answers, 0, 0))
+        limit = self.pairs.limit
+        behind = len(ids) - spans[-1][1] if turns_follow else 0
+        if behind and self.train_on_source and len(ids) <= limit:  # then all turns are learned
+            return self._row(ids, spans, (len(ids) - _size(spans), _size(spans), 0, 0))
         whole, spans = self._ended(ids, spans, len(ids) + 1)
-        answers = sum(end - start for start, end in spans)
-        source = len(whole) - answers + unlearned
-        ids, spans = (whole, spans) if len(whole) <= self.pairs.limit else self._ended(whole, spans, self.pairs.limit)
-        left = sum(end - start for start, end in spans)
-        counts = (source, answers, source - (len(ids) - left), answers - left)
-        return self._row(ids, spans, counts, None if ids else NO_ANSWER)
+        target = _size(spans)
+        source = len(whole) - target + behind
+        ids, spans = (whole, spans) if len(whole) <= limit else self._ended(whole, spans, limit)
+        cuts = (source - (len(ids) - _size(spans)), target - _size(spans))
+        return self._row(ids, spans, (source, target, *cuts), None if ids else NO_ANSWER)
 
     def _question(self, text: str) -> dict:
         """Return the prompt of a conversation that waits for its answer, and EOS in place of one."""
@@ -151,7 +155,7 @@ class RowEncoder:
         counts = (len(ids), 1, len(ids) - len(prompt), 0)
         return self._row([*prompt, self.tokenizer.eos_token_id], [(len(prompt), len(prompt) + 1)], counts)
 
-    def _encoded(self, text: str, spans: list[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
+    def _encoded(self, text: str, spans: Spans) -> tuple[Ids, Spans]:
         """Return the ids of a rendered text, with BOS in front, and its spans in tokens.
 
         The ids before the last answer are those that generation would get. So the text is encoded in parts where a
@@ -161,7 +165,7 @@ class RowEncoder:
         start = spans[-1][0]
         ids, offsets = self._encode(text)
         borders = {border for border in spans[-1] if _is_torn(offsets, border)}
-        # GPT-2's pattern ends white space one character early where a word follows: \s+(?!\S)
+        # GPT-2's pattern, \s+(?!\S), ends white space one character early where a word follows.
         looks_ahead = start > 1 and text[start - 2 : start].isspace()
         if looks_ahead and self._encode(text[:start])[0] != ids[: _token_spans(offsets, spans)[-1][0]]:
             borders.add(start)
@@ -175,7 +179,7 @@ class RowEncoder:
         shift = len(with_bos) - len(ids)
         return with_bos, [(first + shift, last + shift) for first, last in _token_spans(offsets, spans)]
 
-    def _encode(self, text: str, follows: bool = False) -> tuple[list[int], list[tuple[int, int]]]:
+    def _encode(self, text: str, follows: bool = False) -> tuple[Ids, Spans]:
         """Return the ids of a text and the (start, end) of each in it, in characters.
 
         Args:
@@ -188,16 +192,16 @@ class RowEncoder:
             )
         anchor = self.pairs.anchor if follows else ""
         encoding = self.tokenizer(anchor + text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        skipped = len(self.pairs.ids([anchor])[0])
-        offsets, reached = [], 0
-        for start, end in encoding["offset_mapping"][skipped:]:
+        anchor_tokens = len(self.pairs.ids([anchor])[0])
+        offsets, furthest = [], 0
+        for start, end in encoding["offset_mapping"][anchor_tokens:]:
             # GPT-2's tokenizer leaves the space at the start of a token out of its place.
-            offsets.append((min(start - len(anchor), reached), end - len(anchor)))
-            reached = max(reached, end - len(anchor))
-        return encoding["input_ids"][skipped:], offsets
+            offsets.append((min(start - len(anchor), furthest), end - len(anchor)))
+            furthest = max(furthest, end - len(anchor))
+        return encoding["input_ids"][anchor_tokens:], offsets
 
-    def _ended(self, ids: list[int], spans: list, limit: int) -> tuple[list[int], list]:
-        """End the conversation with the last answer that has room for a token and EOS: what follows teaches nothing.
+    def _ended(self, ids: Ids, spans: Spans, limit: int) -> tuple[Ids, Spans]:
+        """Return a conversation up to the last answer that has room for a token and EOS; what follows teaches nothing.
 
         EOS follows the mark of that answer, or takes the place of the last token within the limit.
         """
@@ -210,7 +214,8 @@ class RowEncoder:
             end = min(end + 1, limit)
         return [*ids[: end - 1], eos], [*spans[:-1], (start, end)]
 
-    def _row(self, ids: list[int], spans: list, counts: tuple = (0, 0, 0, 0), dropped: str | None = None) -> dict:
+    def _row(self, ids: Ids, spans: Spans, counts: tuple[int, ...] = (0, 0, 0, 0), dropped: str | None = None) -> dict:
+        """Return the token columns of a row; `spans` are its answers, `counts` the values of TEXT_COUNTS."""
         labels = numpy.full(len(ids), IGNORE_INDEX, dtype="int32")
         ids = numpy.array(ids, dtype="int32")
         for start, end in [(0, len(ids))] if self.train_on_source else spans:
@@ -219,7 +224,7 @@ class RowEncoder:
             "input_ids": ids,
             "labels": labels,
             "length": len(ids),
-            "supervised": len(ids) if self.train_on_source else sum(end - start for start, end in spans),
+            "supervised": len(ids) if self.train_on_source else _size(spans),
             "prompt_length": spans[-1][0] if spans else 0,
             "prompt_ids": [],
             **dict.fromkeys(CONVERSATION_COUNTS, 0),
@@ -227,13 +232,17 @@ class RowEncoder:
         return row | dict(zip(TEXT_COUNTS, counts, strict=True)) | {"dropped": dropped}
 
 
-def _is_torn(offsets: list[tuple[int, int]], border: int) -> bool:
+def _size(spans: Spans) -> int:
+    return sum(end - start for start, end in spans)
+
+
+def _is_torn(offsets: Spans, border: int) -> bool:
     """Return whether a token stands on both sides of a border between characters."""
     token = bisect.bisect_left(offsets, border, key=lambda place: place[1])
     return token < len(offsets) and offsets[token][0] < border < offsets[token][1]
 
 
-def _token_spans(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _token_spans(offsets: Spans, spans: Spans) -> Spans:
     """Return (first, past the last) token of each span of characters; a token that reaches into one belongs to it."""
     token_spans, token = [], 0
     for start, end in spans:
@@ -248,11 +257,9 @@ def _token_spans(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -
 
 def _tokenizer_state(tokenizer: "PreTrainedTokenizerBase") -> tuple:
     """Return what decides how text becomes ids; truncation and padding are settings of a call, not of the tokenizer."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        state = sorted(tokenizer.get_vocab().items())
+    if tokenizer.is_fast:
+        state = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
     else:
-        state = json.loads(backend.to_str())
-        state = {name: value for name, value in state.items() if name not in ("truncation", "padding")}
+        state = sorted(tokenizer.get_vocab().items())
     special = (tokenizer.bos_token_id, tokenizer.eos_token_id)
     return type(tokenizer).__name__, key_of(state), special, tokenizer.chat_template

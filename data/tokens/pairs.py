@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# One of these stands before a text that is encoded as the rest of another; no vocabulary joins it with what follows.
+# One of these is put before a text that is encoded as the rest of another; no vocabulary joins it with what follows.
 ANCHORS = ("\u2042", "\n", ".")
 Ids = list[int]
 
@@ -68,8 +68,8 @@ class PairEncoder:
         target_ids = self.ids(targets)
         if self.anchor:
             anchor, *anchored = self.ids([self.anchor, *(self.anchor + target for target in targets)])
-            rest = [ids[len(anchor) :] for ids in anchored]
-            target_ids = [rest[i] if source else target_ids[i] for i, source in enumerate(sources)]
+            following = [ids[len(anchor) :] for ids in anchored]
+            target_ids = [following[i] if source else target_ids[i] for i, source in enumerate(sources)]
         return list(zip(self.ids(sources), target_ids, strict=True))
 
     def ids(self, texts: Sequence[str]) -> list[Ids]:
@@ -88,16 +88,16 @@ class PairEncoder:
         [first, *_] = self.tokenizer.convert_ids_to_tokens(self.ids(["a"])[0]) or [""]
         if not str(first).startswith(("\u2581", "\u0120")):
             return ""
-        anchors = (anchor for anchor in ANCHORS if self.tokenizer.unk_token_id not in self.ids([anchor])[0])
-        return next(anchors, "")
+        unknown = self.tokenizer.unk_token_id
+        return next((anchor for anchor in ANCHORS if unknown not in self.ids([anchor])[0]), "")
 
     def with_bos(self, ids: Ids) -> Ids:
         """Return `ids` with BOS in front, once, where the tokenizer has one: templates may write it, several times."""
         bos = self.tokenizer.bos_token_id
         if bos is None:
             return ids
-        written = next((i for i, token in enumerate(ids) if token != bos), len(ids))
-        return [bos, *ids[written:]]
+        start = next((i for i, token in enumerate(ids) if token != bos), len(ids))
+        return [bos, *ids[start:]]
 
     def with_eos(self, ids: Ids) -> Ids:
         """Return `ids` with EOS at the end, once."""

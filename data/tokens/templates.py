@@ -11,13 +11,15 @@ import json
 import os
 import re
 import traceback
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common.errors import DataError
 from data.formats.conversations import REASONING
 from data.formats.fields import SkipRow
-from data.tokens.closing import MARK, PROBE, QUESTION, SYSTEM, Closing, find_closing, spaces
+from data.tokens.closing import MARK, PROBE, QUESTION, SYSTEM, Apply, Closing, find_closing, spaces
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,9 +40,9 @@ DEFAULT_CHAT_TEMPLATE = (
 )
 PROBE_THOUGHT = "‹thought›"
 START_OF_THOUGHT, END_OF_THOUGHT = "<think>", "</think>"  # around a thought in the text of an answer itself
-# Errors that a template may raise, beside Jinja's own.
+# A template may raise these errors, beside Jinja's own.
 REFUSALS = (TypeError, KeyError, IndexError, AttributeError, ValueError)
-SUCH_AS = " (such as "  # what stands behind it in a reason is an example, that of the first row
+SUCH_AS = " (such as "  # behind it stands the example in a reason, which is that of the first row
 SHOWN = 40  # characters of a text in a message
 
 
@@ -66,17 +68,17 @@ def _read(path: str) -> str:
     import jinja2
     from transformers.utils.chat_template_utils import render_jinja_template
 
+    flag = f"--chat_template {path}"
     try:
         template = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{flag}: cannot be read ({error}); give a Jinja file, or default") from error
+    try:
         render_jinja_template([[]], chat_template=template)
     except jinja2.TemplateSyntaxError as error:
-        raise DataError(
-            f"--chat_template {path}, line {error.lineno}: not a Jinja template: {error.message}"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--chat_template {path}: cannot be read ({error}); give a Jinja file, or default") from error
+        raise DataError(f"{flag}, line {error.lineno}: not a Jinja template: {error.message}") from error
     except (jinja2.TemplateError, *REFUSALS):
-        return template  # the syntax is right: the template refuses the empty conversation that it was tried on
+        pass  # the syntax is right: the template refuses the empty conversation that it is tried on
     return template
 
 
@@ -97,6 +99,98 @@ class Answer(NamedTuple):
     prompt: str | None = None
 
 
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation as a chat template shows it, in which answers are found.
+
+    Attributes:
+        apply: renders turns with the tools of the conversation.
+        closing: how the template closes answers.
+        turns: all of the conversation, as templates read them.
+        text: what the template shows of them.
+    """
+
+    apply: Apply
+    closing: Closing
+    turns: list[dict]
+    text: str
+
+    def answer(self, number: int) -> Answer:
+        """Return where turn `number`, an answer, stands; only unusual ones are rendered again to find that out.
+
+        Raises:
+            SkipRow: the template does not show the answer as it is.
+        """
+        if not number:  # there is no prompt before the first turn
+            return self._probed(number)
+        prompt = self.apply(self.turns[:number], True)
+        start = _end_of(prompt, self.text)
+        answer = None if start is None else self._plain(number, start)
+        answer = answer or self._probed(number, start, prompt)
+        return answer if self.text[: answer.start] == prompt else answer._replace(prompt=prompt)
+
+    def _plain(self, number: int, start: int) -> Answer | None:
+        """Return an answer that stands as it is, with its mark, right behind the prompt: nothing else can be meant."""
+        answer, at = self.turns[number]["content"].strip(), start + spaces(self.text, start)
+        if _thought(self.turns[number]) or not self.text.startswith(answer, at):
+            return None
+        end = self._closed(number, at + len(answer))
+        return None if end is None else Answer(start, end)
+
+    def _closed(self, number: int, at: int) -> int | None:
+        return self.closing.end(self.text, at, final=number + 1 == len(self.turns))
+
+    def _probed(self, number: int, start: int | None = None, prompt: str = "") -> Answer:
+        """Find an answer by rendering the conversation with a probe in its place, and one in the place of a thought.
+
+        Args:
+            start: where it starts; None where its prompt is not in the text.
+            prompt: what generation would get; "" for the first turn.
+        """
+        turn, text = self.turns[number], self.text
+        thought, answer = _thought(turn), turn["content"].strip()
+        inline, _, spoken = answer.rpartition(END_OF_THOUGHT)
+        probe = turn | {"content": PROBE} | dict.fromkeys(REASONING if thought else (), PROBE_THOUGHT)
+        turns = [*self.turns[:number], probe, *self.turns[number + 1 :]]
+        before, probed, after = self.apply(turns, False).partition(PROBE)
+        fits = bool(probed) and text.endswith(after)
+        if start is None:
+            lead = before.partition(PROBE_THOUGHT)[0]
+            if thought or inline:  # the template may show a thought in another way than the probe
+                lead = lead[: _mark_start(text, len(os.path.commonprefix([text, lead])))]
+            fits = fits and text.startswith(lead)
+            start = self._start_without_prompt(number, len(lead), prompt) if prompt else len(lead)
+        end = len(text) - len(after)
+        visible = text[start:end] if fits else ""
+        squeezed = _squeeze(visible)
+        # Reasoning templates put an empty thought before an answer, or leave out the one it has.
+        if not (squeezed and squeezed.endswith(_squeeze(spoken))):
+            example = f"{_short(answer)}, shown as {_short(visible.strip())}"
+            raise SkipRow(f"the chat template does not show an answer as it is{SUCH_AS}{example})")
+        thoughts = (thought, inline.rpartition(START_OF_THOUGHT)[2])
+        hidden = any(_squeeze(part) not in squeezed for part in thoughts)
+        closed = self._closed(number, end)
+        return Answer(start, end if closed is None else closed, closed is not None, hidden)
+
+    def _start_without_prompt(self, number: int, answer_at: int, prompt: str) -> int:
+        """Return where an answer starts whose prompt is not in the text.
+
+        Args:
+            answer_at: where what the template shows of the answer itself starts, its thought included.
+            prompt: what generation would get.
+        """
+        header = _end_of(self.apply(self.turns[:number], False), self.text)
+        parted = _mark_start(self.text, len(os.path.commonprefix([self.text, prompt])))
+        mark = MARK.match(self.text, parted + spaces(self.text, parted))
+        # Where the prompt parts from the text in what opens the turn, before a mark, generation writes that mark.
+        is_header = header is not None and header <= parted < answer_at
+        if is_header and mark and not prompt[parted:].lstrip().startswith(mark[0]):
+            return parted
+        # Where they part further back and meet again, generation writes the white space behind the prompt's end.
+        head = self.text[:answer_at].rstrip()
+        return len(head) if not prompt[-1].isspace() and head.endswith(prompt.split()[-1]) else answer_at
+
+
 class ChatRenderer:
     """Renders conversations with the template that `tokenizer` has."""
 
@@ -115,105 +209,28 @@ class ChatRenderer:
             SkipRow: the template refuses the conversation, or does not show an answer as it is.
         """
         turns = [_turn(message) for message in messages]
+        rendered = Rendered(partial(self._apply, tools), self.closing(tools), turns, self._apply(tools, turns))
         answers = [number for number, message in enumerate(messages) if message["supervised"]]
-        text = self._apply(turns, tools)
-        return text, [self._answer(text, turns, number, tools) for number in answers]
+        return rendered.text, [rendered.answer(number) for number in answers]
 
     def prompt(self, messages: list[dict], tools: list | None) -> str:
         """Return the text that the answer to a conversation is generated from. Raises SkipRow as `render` does."""
-        return self._apply([_turn(message) for message in messages], tools, prompt=True)
+        return self._apply(tools, [_turn(message) for message in messages], prompt=True)
 
     def closing(self, tools: list | None = None) -> Closing:
         """Return how the template closes answers; it may do so in another way where there are tools."""
         if (with_tools := bool(tools)) not in self._closings:
             special = (self.tokenizer.bos_token, self.tokenizer.eos_token)
-            self._closings[with_tools] = find_closing(lambda turns, prompt: self._apply(turns, tools, prompt), *special)
+            self._closings[with_tools] = find_closing(partial(self._apply, tools), *special)
         return self._closings[with_tools]
-
-    # ---- where an answer stands ----
-
-    def _answer(self, text: str, turns: list[dict], number: int, tools: list | None) -> Answer:
-        """Return where answer `number` stands in `text`; only unusual ones are rendered again to find that out."""
-        if not number:  # there is no prompt before the first turn
-            return self._probed(text, turns, number, tools)
-        prompt = self._apply(turns[:number], tools, prompt=True)
-        start = _end_of(prompt, text)
-        answer = None if start is None else self._plain(text, turns, number, tools, start)
-        answer = answer or self._probed(text, turns, number, tools, start, prompt)
-        return answer if text[: answer.start] == prompt else answer._replace(prompt=prompt)
-
-    def _plain(self, text: str, turns: list[dict], number: int, tools: list | None, start: int) -> Answer | None:
-        """Return an answer that stands as it is, with its mark, right behind the prompt: nothing else can be meant."""
-        answer, at = turns[number]["content"].strip(), start + spaces(text, start)
-        if _thought(turns[number]) or not text.startswith(answer, at):
-            return None
-        end = self.closing(tools).end(text, at + len(answer), final=number + 1 == len(turns))
-        return None if end is None else Answer(start, end)
-
-    def _probed(
-        self,
-        text: str,
-        turns: list[dict],
-        number: int,
-        tools: list | None,
-        start: int | None = None,
-        prompt: str | None = None,
-    ) -> Answer:
-        """Find an answer by rendering the conversation with a probe in its place, and one in the place of a thought.
-
-        Args:
-            start: where it starts; None where its prompt is not in the text.
-            prompt: None for the first turn, which has none.
-        """
-        thought, answer = _thought(turns[number]), turns[number]["content"].strip()
-        inline, _, spoken = answer.rpartition(END_OF_THOUGHT)
-        probe = turns[number] | {"content": PROBE} | dict.fromkeys(REASONING if thought else (), PROBE_THOUGHT)
-        before, probed, after = self._apply([*turns[:number], probe, *turns[number + 1 :]], tools).partition(PROBE)
-        fits = bool(probed) and text.endswith(after)
-        if start is None:
-            own = before.partition(PROBE_THOUGHT)[0]
-            if thought or inline:  # the template may show a thought in another way than the probe
-                own = own[: _mark_start(text, len(os.path.commonprefix([text, own])))]
-            fits = fits and text.startswith(own)
-            start = self._start_without_prompt(text, len(own), turns[:number], tools, prompt) if prompt else len(own)
-        end = len(text) - len(after)
-        shown = _squeeze(text[start:end]) if fits else ""
-        # Reasoning templates put an empty thought before an answer, or leave out the one it has.
-        if not (shown and shown.endswith(_squeeze(spoken))):
-            example = f"{_short(answer)}, shown as {_short(text[start:end].strip() if fits else '')}"
-            raise SkipRow(f"the chat template does not show an answer as it is{SUCH_AS}{example})")
-        thoughts = (thought, inline.rpartition(START_OF_THOUGHT)[2])
-        hidden = any(_squeeze(part) not in shown for part in thoughts)
-        closed = self.closing(tools).end(text, end, final=number + 1 == len(turns))
-        return Answer(start, end if closed is None else closed, closed is not None, hidden)
-
-    def _start_without_prompt(self, text: str, own: int, before: list[dict], tools: list | None, prompt: str) -> int:
-        """Return where an answer starts whose prompt is not in the text.
-
-        Args:
-            own: where what the template shows of the answer itself starts, its thought included.
-            before: the turns before it.
-            prompt: what generation would get.
-        """
-        header = _end_of(self._apply(before, tools), text)
-        parted = _mark_start(text, len(os.path.commonprefix([text, prompt])))
-        mark = MARK.match(text, parted + spaces(text, parted))
-        # Where the prompt parts from the text in what opens the turn, before a mark, generation writes that mark.
-        if header is not None and header <= parted < own and mark and not prompt[parted:].lstrip().startswith(mark[0]):
-            return parted
-        # Where they part further back and meet again, generation writes the white space behind the prompt's end.
-        head = text[:own].rstrip()
-        return len(head) if prompt and not prompt[-1].isspace() and head.endswith(prompt.split()[-1]) else own
-
-    # ---- what is to be said of the template ----
 
     def count_hidden(self, text: str, messages: list[dict], tools: list | None) -> dict[str, int]:
         """Return how many turns but the assistant's, and how many tools, a rendered conversation does not show."""
         squeezed = _squeeze(text)
-        others = [message["content"] for message in messages if message["role"] != "assistant"]
+        turns = [message["content"] for message in messages if message["role"] != "assistant"]
         names = [_tool_name(tool) for tool in tools or ()]
         return {
-            "hidden_turns": sum(not _shows(squeezed, content) for content in others),
+            "hidden_turns": sum(not _shows(squeezed, content) for content in turns),
             "hidden_tools": sum(bool(name) and name not in text for name in names),
         }
 
@@ -233,9 +250,9 @@ class ChatRenderer:
         closing, eos = self.closing(tools), self.tokenizer.eos_token
         notes = [self._note_on_text(mark) for mark in closing.texts(eos) if self._decoded(mark)]
         if closing.is_known and not closing.marks:
-            inner = f"with {closing.opening!r}, which opens the next turn" if closing.opening else "with nothing"
-            lost = "" if closing.opening else ", and those before it do not teach to stop"
-            notes.append(f"the chat template closes answers {inner}: {eos} is put behind the last one{lost}")
+            means = f"with {closing.opening!r}, which opens the next turn" if closing.opening else "with nothing"
+            effect = "" if closing.opening else ", and those before it do not teach to stop"
+            notes.append(f"the chat template closes answers {means}: {eos} is put behind the last one{effect}")
         if unlike := self._unlike_prompt(tools):
             prompt, text = unlike
             notes.append(
@@ -245,6 +262,7 @@ class ChatRenderer:
         return notes
 
     def _note_on_text(self, mark: str) -> str:
+        """Return what it means that a mark which closes answers is no special token, and what to do about it."""
         count = len(self.tokenizer(mark, add_special_tokens=False)["input_ids"])
         if count == 1:
             kind = "a token of this vocabulary, but no special one"
@@ -263,15 +281,16 @@ class ChatRenderer:
         question, answer = {"role": "user", "content": QUESTION}, {"role": "assistant", "content": PROBE}
         for turns in ([question], [{"role": "system", "content": SYSTEM}, question]):
             try:
-                prompt, text = self._apply(turns, tools, prompt=True), self._apply([*turns, answer], tools)
+                prompt, text = self._apply(tools, turns, prompt=True), self._apply(tools, [*turns, answer])
             except SkipRow:
-                continue  # a template that wants other turns
+                continue  # the template wants other turns
             if _end_of(prompt, text) is None:
                 same = _mark_start(prompt, len(os.path.commonprefix([text, prompt]).removesuffix("‹")))
                 return prompt[same:], text[same:].partition(PROBE)[0]
         return None
 
-    def _apply(self, turns: list[dict], tools: list | None = None, prompt: bool = False) -> str:
+    def _apply(self, tools: list | None, turns: list[dict], prompt: bool = False) -> str:
+        """Return what the template makes of turns, with the generation prompt or without. Raises SkipRow."""
         import jinja2
 
         try:
