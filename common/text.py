@@ -1,12 +1,12 @@
 """Text for people: tables, shares, counted words, and long texts on one line.
 
     print(table([["", "base", "tuned"], ["eval loss", "1.73", "0.27"]]))
-    percent(0.0004), counted(1, "row"), shortened("a long text", 20)
+    percent(0.0004), counted(1, "row"), first_of(["a", "b"], 1), shortened("a long text", 20)
 
 Nothing here knows what it is that is printed.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 
 def table(rows: Sequence[Sequence[str]], *, left: Collection[int] = (0,), markdown: bool = False) -> str:
@@ -34,6 +34,17 @@ def percent(share: float) -> str:
 def counted(number: int, word: str) -> str:
     """Return a number and its word: 1 row, 2 rows."""
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+
+
+def first_of(texts: Iterable[str], most: int = 5, total: int | None = None) -> str:
+    """Return the first texts on one line, and how many more there are.
+
+    Args:
+        total: how many there are in all, where `texts` are not all of them.
+    """
+    texts = list(texts)
+    total = len(texts) if total is None else total
+    return ", ".join(texts[:most]) + (f" and {total - most:,} more" if total > most else "")
 
 
 def shortened(text: str, width: int = 90) -> str:

@@ -11,13 +11,13 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import DataError
-from common.text import counted
+from common.text import counted, first_of
 from data.cache import FORMATTING, cannot_write, code_digest, key_of
 from data.formats.detection import as_question, detect_format
 from data.formats.fields import SkipRow, without_nulls
@@ -92,12 +92,6 @@ def describe_dropped(source: Mapping) -> list[str]:
         places = first_of(map(str, dropped["places"]), PLACES_SHOWN, rows)
         texts.append(f"{counted(rows, 'row')} ({unit} {places}): {reason}")
     return texts
-
-
-def first_of(texts: Iterable[str], most: int, total: int) -> str:
-    """Return at most `most` of `total` texts on one line, and how many more there are."""
-    first = list(itertools.islice(texts, most))
-    return ", ".join(first) + (f" and {total - len(first):,} more" if total > len(first) else "")
 
 
 def format_source(

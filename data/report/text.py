@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from common.text import counted, percent, table
 from data.report.numbers import CONVERSATIONS, PERCENTS
-from data.rows import describe_dropped, describe_read, first_of
+from data.rows import describe_dropped, describe_read
 
 NAMES_SHOWN = 30  # of columns and fields that decide nothing
 WIDTH = 118  # characters of a printed line
@@ -50,7 +50,7 @@ def _read(source: Mapping) -> str:
 def _unused(source: Mapping) -> list[str]:
     """Return a text with the columns and fields that decide nothing, and how many records have something in them."""
     names = [f"{name} ({counted(count, 'row')})" for name, count in source["unused"].items()]
-    return [first_of(names, NAMES_SHOWN, len(names))] if names else []
+    return [first_of(names, NAMES_SHOWN)] if names else []
 
 
 def _duplicates(counts: Mapping[str, int]) -> list[str]:

@@ -8,14 +8,16 @@ A file may be .json, .jsonl, .csv, .tsv or .parquet.
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from common.errors import DataError
+from common.text import first_of
 from data.formats.fields import SkipRow, text
 from data.sources.files import open_file
 
+FIELDS_SHOWN = 12  # that a message names
 # pandas makes floats of numbers and of truth values where one of their column is null, and CSV makes texts of all.
 STOPPED = dict.fromkeys(("true", "1", "1.0"), True) | dict.fromkeys(("false", "0", "0.0"), False)
 
@@ -62,7 +64,9 @@ def read_answers(path: str, columns: Columns) -> list[Answer]:
         raise DataError(f"{path}: no row in it; at least one answer is needed")
     for flag, name in (("--reference", columns.reference), ("--by", columns.by)):
         if name is not None and name not in fields:
-            raise DataError(f"{flag} {name}: no row of {path} has this field; there are: {listed(sorted(fields))}")
+            raise DataError(
+                f"{flag} {name}: no row of {path} has this field; there are: {first_of(sorted(fields), FIELDS_SHOWN)}"
+            )
     return answers
 
 
@@ -74,7 +78,7 @@ def answer_of(row: dict[str, Any], columns: Columns) -> Answer:
         reference = None if row.get(field) is None else text(row, field)
     except SkipRow as skip:
         raise SkipRow(
-            f"{skip}\nfields there: {listed(row)}; --prediction FIELD names the answer, --reference FIELD what is right"
+            f"{skip}\nfields there: {first_of(row, FIELDS_SHOWN)}; --prediction FIELD names the answer, --reference FIELD what is right"
         ) from None
     return Answer(
         prediction=prediction,
@@ -84,12 +88,6 @@ def answer_of(row: dict[str, Any], columns: Columns) -> Answer:
         stopped=parsed(row, "prediction_stopped", STOPPED.get, "true or false"),
         group=label(row.get(columns.by)) if columns.by else None,
     )
-
-
-def listed(names: Iterable[str], most: int = 12) -> str:
-    """Return the first names, and how many follow."""
-    names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def is_missing(value: Any) -> bool:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import DataError
+from common.text import first_of
 from data.formats.fields import kind
 from data.sources.files import open_file
 
 DEFAULT_CATEGORY = "generic"
-SHOWN = 5  # ids that a message names
 
 
 @dataclass(frozen=True)
@@ -143,12 +143,6 @@ def safe_name(name: str) -> str:
     return f"_{safe[1:]}" if safe.startswith(".") else safe
 
 
-def first_few(names: list[str]) -> str:
-    """Return the first names, and how many follow."""
-    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
-
-
 def _keys(path: str, rows: list[tuple[int, Any]], questions: list[Question]) -> Iterator[str]:
     """Yield the key of the question that each row answers."""
     without = [line for line, row in rows if "question_id" not in row]
@@ -159,7 +153,7 @@ def _keys(path: str, rows: list[tuple[int, Any]], questions: list[Question]) -> 
     if len(without) < len(rows):
         raise DataError(
             f"{path}: {len(without):,} of {len(rows):,} lines have no question_id (line "
-            f"{first_few([*map(str, without)])}); give it to all of them, or to none to go by their order"
+            f"{first_of(map(str, without))}); give it to all of them, or to none to go by their order"
         )
     if len(rows) != len(questions):
         raise DataError(
@@ -184,7 +178,7 @@ def _name(path: str, rows: list[tuple[int, Any]]) -> str:
     names = {str(row["model_id"]) for _, row in rows if row.get("model_id")}
     if len(names) > 1:
         raise DataError(
-            f"{path}: answers of {len(names)} models ({first_few(sorted(names))}); give each its own file, or one name "
+            f"{path}: answers of {len(names)} models ({first_of(sorted(names))}); give each its own file, or one name "
             "to all with --names"
         )
     return names.pop() if names else Path(path.removesuffix(".gz")).stem

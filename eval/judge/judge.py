@@ -28,8 +28,9 @@ from urllib.parse import urlsplit
 
 from common.commands import exit_status
 from common.errors import DataError
+from common.text import first_of
 from eval.judge.client import OPENAI_URL, Judge, Pace, api_key, check_url
-from eval.judge.inputs import Comparison, Player, Question, first_few, plan, read_players, read_questions
+from eval.judge.inputs import Comparison, Player, Question, plan, read_players, read_questions
 from eval.judge.output import Ratings, origin_of
 from eval.judge.prompts import FAILED, KINDS, judge_prompt
 from eval.judge.run import Outcome, judge_all
@@ -122,12 +123,10 @@ def plan_comparisons(questions: list[Question], players: list[Player], allow_mis
     for player in players:
         others = [key for key in player.answers if key not in keys]
         if others:
-            note(f"note: {player.name} has {len(others):,} answers to no question here: {first_few(others)}")
+            note(f"note: {player.name} has {len(others):,} answers to no question here: {first_of(others)}")
     comparisons, missing = plan(questions, players)
     for name, unanswered in missing.items():
-        message = (
-            f"{name} has no answer to {len(unanswered):,} of {len(questions):,} questions: {first_few(unanswered)}"
-        )
+        message = f"{name} has no answer to {len(unanswered):,} of {len(questions):,} questions: {first_of(unanswered)}"
         if not allow_missing:
             raise DataError(f"{message}\n--allow_missing leaves these questions out of its pairs")
         note(f"note: {message}")
@@ -242,7 +241,7 @@ def refusals(refused: list[tuple[Comparison, Exception]], allowed: bool) -> str:
     questions = list(dict.fromkeys(comparison.question.key for comparison, _ in refused))
     message = (
         f"{'note: --allow_missing:' if allowed else 'eval.judge: failed:'} {len(refused):,} comparisons have no "
-        f"rating, as their prompts are refused; by question_id: {first_few(questions)}\nthe last: {refused[-1][1]}"
+        f"rating, as their prompts are refused; by question_id: {first_of(questions)}\nthe last: {refused[-1][1]}"
     )
     advice = "\nor do without: the same command with --allow_missing. Other answers need another --output."
     return message if allowed else message + advice

@@ -1,6 +1,6 @@
 """Tables, shares, counted words and shortened lines."""
 
-from common.text import counted, percent, shortened, table
+from common.text import counted, first_of, percent, shortened, table
 
 ROWS = [["", "base", "tuned"], ["eval loss", "1.73", "0.27"], ["BLEU", "2", "46"]]
 
@@ -40,6 +40,12 @@ def test_a_share_is_never_rounded_to_nothing():
 
 def test_counted_words():
     assert (counted(1, "row"), counted(0, "row"), counted(2000, "row")) == ("1 row", "0 rows", "2,000 rows")
+
+
+def test_the_first_of_many():
+    assert first_of("abc") == "a, b, c" and first_of([]) == ""
+    assert first_of(map(str, range(2000)), 2) == "0, 1 and 1,998 more"
+    assert first_of(["a", "b"], 2, total=9) == "a, b and 7 more"
 
 
 def test_a_long_text_keeps_both_ends_on_one_line():
