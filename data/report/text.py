@@ -8,7 +8,7 @@ The report is that of `data.report.numbers.build_report`:
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from common.text import counted, percent, table
+from common.text import counted, first_of, percent, table
 from data.report.numbers import CONVERSATIONS, PERCENTS
 from data.rows import describe_dropped, describe_read
 

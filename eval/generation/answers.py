@@ -77,8 +77,9 @@ def answer_of(row: dict[str, Any], columns: Columns) -> Answer:
         field = columns.reference or "output"
         reference = None if row.get(field) is None else text(row, field)
     except SkipRow as skip:
+        fields = first_of(row, FIELDS_SHOWN)
         raise SkipRow(
-            f"{skip}\nfields there: {first_of(row, FIELDS_SHOWN)}; --prediction FIELD names the answer, --reference FIELD what is right"
+            f"{skip}\nfields there: {fields}; --prediction FIELD names the answer, --reference FIELD what is right"
         ) from None
     return Answer(
         prediction=prediction,
