@@ -121,7 +121,7 @@ def check_accelerator(settings: dict[str, Any]) -> None:
     check_settings(flag, settings.get("gradient_accumulation_kwargs", {}), ACCUMULATION, "gradient_accumulation_kwargs")
 
 
-def check_sharding(fsdp: Any, fsdp_settings: dict[str, Any], deepspeed: str | None, bits: int) -> None:
+def check_sharding(fsdp: str | bool | None, fsdp_settings: dict[str, Any], deepspeed: str | None, bits: int) -> None:
     """Refuse what spreads a model over processes where it would not be spread, or cannot be."""
     if fsdp:
         require(not deepspeed, "--fsdp with --deepspeed: choose one.")

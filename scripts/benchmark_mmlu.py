@@ -19,10 +19,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.text import table
 from scripts.benchmark import hardware, now, random_llama
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from eval.mmlu.prompts import Prompt
 
 WHOLE, SHARED = "one forward pass a question", "over shared prefixes"
 
@@ -43,7 +49,7 @@ class Work:
     cpu_seconds: bool
 
 
-def load(work: Work) -> tuple[Any, Any]:
+def load(work: Work) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """Return the model, in evaluation mode, and its tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -63,13 +69,13 @@ def choose(rows: list[dict], subjects: int | None) -> list[dict]:
     return [row for row in rows if row["subject"] in chosen]
 
 
-def ways_alone(model: Any, columns: list[int]) -> dict[str, Callable[[Any], Any]]:
+def ways_alone(model: "PreTrainedModel", columns: list[int]) -> dict[str, Callable[["Prompt"], "torch.Tensor"]]:
     """Name → a function of one prompt, which gives its logits, (letters,)."""
     import torch
 
     from eval.mmlu.prefix import run
 
-    def whole(prompt: Any) -> Any:
+    def whole(prompt: "Prompt") -> "torch.Tensor":
         return model(input_ids=torch.tensor([prompt.ids], device=model.device)).logits[0, -1, columns]
 
     return {
@@ -79,7 +85,12 @@ def ways_alone(model: Any, columns: list[int]) -> dict[str, Callable[[Any], Any]
 
 
 def take_turns(
-    model: Any, prompts: list, columns: list[int], every: int, packed_tokens: int, clock: Callable[[], float]
+    model: "PreTrainedModel",
+    prompts: list,
+    columns: list[int],
+    every: int,
+    packed_tokens: int,
+    clock: Callable[[], float],
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Run some prompts over a shared prefix, then a sample of these by themselves, and so on.
 

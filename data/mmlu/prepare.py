@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if not __package__:  # run by its path, which puts this folder on the import path and not the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -27,6 +27,9 @@ from common.files import check_writable, write_whole
 from common.text import table
 from data.mmlu.prompts import Question, format_line, format_prompt
 from data.mmlu.sources import EXAMPLES, Split, first_line, read_folder, read_hub
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 HERE = Path(__file__).resolve().parent
 # What `git hash-object FILE` prints for the files of the official questions and LLaMA's tokenizer.
@@ -55,7 +58,7 @@ class PromptFile(NamedTuple):
     fits: list[tuple[int, int]]
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str) -> "Tokenizer":
     """Load tokenizer.json from a folder, or from the hub, as a `tokenizers.Tokenizer`.
 
     Raises:
@@ -94,7 +97,7 @@ def _tokenizer_file(name: str) -> Path:
 
 
 def fit_examples(
-    questions: list[Question], examples: list[Question], tokenizer: Any, max_tokens: int
+    questions: list[Question], examples: list[Question], tokenizer: "Tokenizer", max_tokens: int
 ) -> list[tuple[int, int]]:
     """Return, of each question of a subject, the most examples that fit, and the tokens of BOS and prompt with them.
 
@@ -122,7 +125,7 @@ def make_zero_shot(split: str, subjects: Split) -> PromptFile:
     return PromptFile(f"zero_shot_mmlu_{split}.json", content.encode("ascii"), len(questions), [])
 
 
-def make_five_shot(split: str, subjects: Split, dev: Split, tokenizer: Any, max_tokens: int) -> PromptFile:
+def make_five_shot(split: str, subjects: Split, dev: Split, tokenizer: "Tokenizer", max_tokens: int) -> PromptFile:
     """Return the file of every question after the first five dev questions of its subject, or as many as fit."""
     from tqdm import tqdm
 
@@ -145,7 +148,9 @@ def make_five_shot(split: str, subjects: Split, dev: Split, tokenizer: Any, max_
     return PromptFile(name, "".join(lines).encode("ascii"), len(fits), fits)
 
 
-def make_all(splits: dict[str, Split], tokenizer: Any, shots: Sequence[str], max_tokens: int) -> list[PromptFile]:
+def make_all(
+    splits: dict[str, Split], tokenizer: "Tokenizer | None", shots: Sequence[str], max_tokens: int
+) -> list[PromptFile]:
     """Return the files of both splits, with the numbers of examples that are asked for."""
     files = []
     if "zero" in shots:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def read_hub() -> dict[str, Split]:
     return splits
 
 
-def _by_subject(rows: Any, split: str) -> Split:
+def _by_subject(rows: Iterable[dict[str, Any]], split: str) -> Split:
     questions: Split = {}
     for number, row in enumerate(rows, 1):
         try:

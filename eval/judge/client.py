@@ -15,10 +15,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from common.errors import DataError, FailedRunError, RequestError
+
+if TYPE_CHECKING:
+    import openai
 
 OPENAI_URL = "https://api.openai.com/v1"
 RETRIED = (408, 409, 429)  # and every 5xx: the same request may work later
@@ -244,7 +247,7 @@ def check_url(base_url: str) -> None:
         raise DataError(f"--base_url {base_url!r}: a URL such as http://127.0.0.1:8000/v1 or {OPENAI_URL} is needed")
 
 
-def _read_completion(completion: Any) -> Reply:
+def _read_completion(completion: object) -> Reply:
     """Return the first choice; a message without text (content null, a refusal) is an empty one."""
     choices = getattr(completion, "choices", None)
     choice = choices[0] if isinstance(choices, list) and choices else None
@@ -259,7 +262,7 @@ def _read_completion(completion: Any) -> Reply:
     return Reply(content or getattr(message, "refusal", None) or "", choice.finish_reason, *tokens)
 
 
-def _message(error: Any) -> str:
+def _message(error: "openai.APIStatusError") -> str:
     """Return what the server says, on one line."""
     body = error.body
     message = body.get("message") if isinstance(body, dict) else body

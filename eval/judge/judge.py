@@ -150,14 +150,14 @@ def make_client(settings: Settings, stop: threading.Event) -> Judge:
     if settings.seed is not None:
         sampling["seed"] = settings.seed
     return Judge(
-        settings.base_url,
-        settings.model,
-        sampling,
-        Pace(settings.requests_per_minute, stop),
-        settings.timeout,
-        settings.max_retries,
-        settings.retry_wait,
-        note,
+        base_url=settings.base_url,
+        model=settings.model,
+        sampling=sampling,
+        pace=Pace(settings.requests_per_minute, stop),
+        timeout=settings.timeout,
+        max_retries=settings.max_retries,
+        retry_wait=settings.retry_wait,
+        note=note,
     )
 
 

@@ -14,10 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from eval.judge.client import GaveUpError, PromptRefusedError, StoppedError
 from eval.judge.inputs import Comparison
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 GRACE = 10.0  # seconds in which requests that are under way may still end, when the run is stopped
 LOOK = 0.2  # seconds: Python hears of a signal that comes just before a wait begins only when the wait ends
@@ -87,7 +91,7 @@ def work(
     events.put(None)
 
 
-def follow(events: queue.SimpleQueue, working: int, stop: threading.Event, bar: Any) -> Outcome:
+def follow(events: queue.SimpleQueue, working: int, stop: threading.Event, bar: "tqdm") -> Outcome:
     """Follow the workers to their end, or, once the run is to stop, for GRACE seconds or until a second signal.
 
     Args:
@@ -134,7 +138,7 @@ def follow(events: queue.SimpleQueue, working: int, stop: threading.Event, bar: 
 def signals_to(events: queue.SimpleQueue) -> Iterator[None]:
     """Put the numbers of SIGINT and SIGTERM among the events."""
 
-    def receive(signum: int, frame: Any) -> None:
+    def receive(signum: int, frame: FrameType | None) -> None:
         events.put(signum)
         os.write(2, f"\n{signal.Signals(signum).name}: ending (again to stop at once)\n".encode())
 

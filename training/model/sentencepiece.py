@@ -1,10 +1,20 @@
-"""Tokenizers that exist only as a SentencePiece model, `tokenizer.model`, without the `tokenizer.json` made from it."""
+"""Tokenizers that exist only as a SentencePiece model, `tokenizer.model`, without the `tokenizer.json` made from it.
+
+    follow_model(AutoTokenizer.from_pretrained(directory), model_file(directory))
+
+The libraries that read such a model are imported where one is there.
+"""
 
 import importlib.util
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto, NormalizerSpec
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
 
 TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")  # a token in base64, and its rank
 SPACE = "▁"  # what stands for a space in a piece
@@ -19,6 +29,7 @@ def model_file(directory: Path) -> Path | None:
 
 
 def is_tiktoken(path: Path) -> bool:
+    """Return whether a file is a vocabulary for tiktoken."""
     with path.open("rb") as file:
         return TIKTOKEN_LINE.match(file.readline(1024)) is not None
 
@@ -45,7 +56,7 @@ def model_reason(path: Path) -> str | None:
     return None
 
 
-def read_model(path: Path) -> Any:
+def read_model(path: Path) -> "ModelProto":
     """Return the pieces, scores and settings of a SentencePiece model, as its `ModelProto`.
 
     Raises:
@@ -65,7 +76,7 @@ def read_model(path: Path) -> Any:
     return model
 
 
-def follow_model(tokenizer: Any, path: Path) -> None:
+def follow_model(tokenizer: "PreTrainedTokenizerFast", path: Path) -> None:
     """Make the fast tokenizer that transformers has built from a SentencePiece model encode as SentencePiece does.
 
     transformers 5.23 takes the order of BPE's merges from the ids of the pieces, where SentencePiece has scores (in
@@ -87,7 +98,8 @@ def follow_model(tokenizer: Any, path: Path) -> None:
     check_encoding(tokenizer, path)
 
 
-def order_merges(backend: Any, model: Any) -> None:
+def order_merges(backend: "Tokenizer", model: "ModelProto") -> None:
+    """Put the merges of a BPE tokenizer into the order of the scores of a SentencePiece model."""
     from tokenizers import Tokenizer
     from transformers.tokenization_utils_base import generate_merges
 
@@ -98,7 +110,7 @@ def order_merges(backend: Any, model: Any) -> None:
         backend.model = Tokenizer.from_str(json.dumps(state)).model
 
 
-def prepare_text(backend: Any, settings: Any) -> None:
+def prepare_text(backend: "Tokenizer", settings: "NormalizerSpec") -> None:
     """Give `backend` the normalizer and decoder that a SentencePiece model's own settings describe."""
     from tokenizers import Regex, decoders, normalizers
 
@@ -113,7 +125,7 @@ def prepare_text(backend: Any, settings: Any) -> None:
     backend.decoder = decoders.Sequence(after)
 
 
-def check_encoding(tokenizer: Any, path: Path) -> None:
+def check_encoding(tokenizer: "PreTrainedTokenizerFast", path: Path) -> None:
     """Compare the pieces of a few texts with SentencePiece's own.
 
     Raises:
