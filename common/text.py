@@ -20,10 +20,15 @@ def table(rows: Sequence[Sequence[str]], *, left: Collection[int] = (0,), markdo
     from tabulate import tabulate
 
     align = ["left" if column in left else "right" for column in range(len(rows[0]))]
+    form = {
+        "colalign": align if len(rows) > 1 else None,
+        "disable_numparse": True,
+        "preserve_whitespace": True,
+    }
     if not markdown:  # The header is a row like the others, as the library pads the columns of one that is not.
-        return tabulate(rows, tablefmt="plain", colalign=align, disable_numparse=True)
+        return tabulate(rows, tablefmt="plain", **form)
     header, *others = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return tabulate(others, header, tablefmt="pipe", colalign=align if others else None, disable_numparse=True)
+    return tabulate(others, header, tablefmt="pipe", **form)
 
 
 def percent(share: float) -> str:

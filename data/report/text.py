@@ -74,7 +74,7 @@ def _table(splits: Mapping[str, Mapping]) -> list[str]:
             cut = numbers[part]["cut"]
             lengths = [f"{numbers[part][name]:,}" for name in PERCENTS]
             cuts = [f"{cut[of]:,} ({percent(cut[of + '_share'])})" if cut[of] else "0" for of in ("rows", "tokens")]
-            rows.append([f"{split} {part}", *lengths, *cuts])
+            rows.append([f"  {split} {part}", *lengths, *cuts])
     is_cut = any(numbers["whole"]["cut"]["rows"] for numbers in splits.values())
     lines = [f"  {line}" for line in table(rows).splitlines()]
     return lines + (["    source and target before the cuts, whole after them"] if is_cut else [])

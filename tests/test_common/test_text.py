@@ -14,6 +14,10 @@ def test_columns_that_stand_to_the_left():
     assert table(rows, left=(0, 1)).splitlines()[-1] == "b    no"
 
 
+def test_a_cell_may_be_indented():
+    assert table([["all"], ["  one"]]).splitlines() == ["all", "  one"]
+
+
 def test_a_table_of_a_header_alone():
     assert table([["a", "b"]]).split() == ["a", "b"]
     assert table([["a", "b"]], markdown=True).startswith("| a")
