@@ -1,6 +1,8 @@
 """What rounding may do to logits, and how far two are apart: for whatever checks a shortcut against the long way.
 
-relative_difference(packed, alone) <= rounding_limit(model)
+    relative_difference(packed, alone) <= rounding_limit(model)
+
+Packing and the shared prefixes of MMLU are such shortcuts.
 """
 
 import contextlib

@@ -18,6 +18,7 @@ from pathlib import Path
 if not __package__:  # run by its path, which puts this folder on the import path and not the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from common.commands import exit_status
 from data.demo.text import HERE, read_facts, write_instructions, write_text
 
 log = logging.getLogger("prepare")
@@ -41,23 +42,28 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Write the text and the instructions, then train the base model."""
+def main(argv: list[str] | None = None) -> int:
+    """Write the text and the instructions, then train the base model; gives the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     args = parse(argv)
+    return exit_status("prepare.py", lambda: make(argv, **vars(args)))
+
+
+def make(argv: list[str], output: Path, seed: int, steps: int, threads: int, text_only: bool) -> None:
+    """Make what a command line asks for, which the log begins with."""
     started = time.monotonic()
-    args.output.mkdir(parents=True, exist_ok=True)
-    start_log(args.output / "prepare.log", argv)
+    output.mkdir(parents=True, exist_ok=True)
+    start_log(output / "prepare.log", argv)
     rows = read_facts()
-    documents = write_text(rows, args.output / "text.txt", args.seed)
+    documents = write_text(rows, output / "text.txt", seed)
     log.info("text: %d countries, %d documents", len(rows), len(documents))
-    write_instructions(rows, args.output, args.seed)
-    if not args.text_only:
+    write_instructions(rows, output, seed)
+    if not text_only:
         from data.demo.base_model import make_base
 
-        make_base(documents, rows, args.output / "base", args.steps, args.seed, args.threads)
+        make_base(documents, rows, output / "base", steps, seed, threads)
     log.info("done in %.0f s with %.0f s of CPU time", time.monotonic() - started, time.process_time())
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,6 +13,8 @@ import logging
 import random
 from pathlib import Path
 
+from common.files import write_whole
+
 HERE = Path(__file__).resolve().parent
 HELD_OUT_COUNTRIES = 40
 Fact = dict[str, str]  # a row of facts.csv: the country, and a value for each kind of fact
@@ -157,7 +159,7 @@ def write_text(rows: list[Fact], path: Path, seed: int) -> list[str]:
     rng = random.Random(seed)
     documents = [document for row in rows for document in documents_about(row, rng)]
     rng.shuffle(documents)
-    path.write_text("\n".join(documents) + "\n", encoding="utf-8")
+    write_whole(path, "\n".join(documents) + "\n")
     return documents
 
 
@@ -182,6 +184,6 @@ def write_instructions(rows: list[Fact], folder: Path, seed: int) -> None:
     for name, records in (("train", train), ("eval", evaluation)):
         rng.shuffle(records)
         lines = [json.dumps(record, ensure_ascii=False) for record in records]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_whole(folder / f"{name}.jsonl", "\n".join(lines) + "\n")
     log.info("instructions: %d rows about %d countries to tune on, %d rows about %d others to evaluate on",
              len(train), len(seen), len(evaluation), len(held_out))  # fmt: skip
