@@ -24,10 +24,10 @@ from arguments.settings import (
     PROJECTING_OPTIMIZERS,
     SCHEDULES,
     UPDATING_IN_BACKWARD,
+    as_written,
     check_settings,
     optimizer_settings,
     read_object,
-    shown,
 )
 
 # Modules, of which one must be installed, for each tracker of --report_to.
@@ -53,7 +53,7 @@ def check_schedule(kind: str, settings: dict[str, Any], evaluated: bool, metric:
         not follows or evaluated,
         f"{flag} with --eval_strategy no: it needs evaluations to react to. Add --eval_strategy steps.",
     )
-    check_settings(f"--lr_scheduler_kwargs {shown(settings)}", settings, SCHEDULES[kind], flag)
+    check_settings(f"--lr_scheduler_kwargs {as_written(settings)}", settings, SCHEDULES[kind], flag)
     mode = settings.get("mode", "min")
     require(
         not follows or mode == best,
@@ -99,13 +99,13 @@ def check_checkpointing(name: str, value: Any, other_name: str, other: Any) -> N
     """Check two names of one flag, such as --gradient_checkpointing and --activation_checkpointing."""
     require(
         value is None or other is None or value == other,
-        f"--{name} {shown(value)} with --{other_name} {shown(other)}: they are one setting; give one of them.",
+        f"--{name} {as_written(value)} with --{other_name} {as_written(other)}: they are one setting; give one.",
     )
 
 
 def check_checkpointing_settings(name: str, settings: dict[str, Any]) -> None:
     """Check the settings of flag `name`, one of the two spellings of --activation_checkpointing_kwargs."""
-    flag = f"--{name} {shown(settings)}"
+    flag = f"--{name} {as_written(settings)}"
     check_settings(flag, settings, CHECKPOINTING)
     unread = [key for key in NOT_REENTRANT if key in settings]
     require(
@@ -116,7 +116,7 @@ def check_checkpointing_settings(name: str, settings: dict[str, Any]) -> None:
 
 def check_accelerator(settings: dict[str, Any]) -> None:
     """Check --accelerator_config."""
-    flag = f"--accelerator_config {shown(settings)}"
+    flag = f"--accelerator_config {as_written(settings)}"
     check_settings(flag, settings, ACCELERATOR)
     check_settings(flag, settings.get("gradient_accumulation_kwargs", {}), ACCUMULATION, "gradient_accumulation_kwargs")
 
@@ -131,7 +131,7 @@ def check_sharding(fsdp: str | bool | None, fsdp_settings: dict[str, Any], deeps
             "--fsdp out, or use --bits 16.",
         )
         settings = {name.removeprefix("fsdp_"): value for name, value in fsdp_settings.items()}
-        check_settings(f"--fsdp_config {shown(settings)}", settings, FSDP)
+        check_settings(f"--fsdp_config {as_written(settings)}", settings, FSDP)
     if deepspeed is not None:
         flag = f"--deepspeed {deepspeed}"
         require_package(flag, "deepspeed")
@@ -161,7 +161,7 @@ def check_debug(words: str) -> None:
 def check_kernels(settings: dict[str, Any]) -> None:
     """Check --liger_kernel_config."""
     wrong = [name for name, value in settings.items() if not isinstance(value, bool)]
-    require(not wrong, f"--liger_kernel_config {shown(settings)}: {', '.join(wrong)} must be true or false.")
+    require(not wrong, f"--liger_kernel_config {as_written(settings)}: {', '.join(wrong)} must be true or false.")
 
 
 def repository_of(hub_model_id: str | None, output_dir: str) -> str:

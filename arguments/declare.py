@@ -72,8 +72,8 @@ def option(
     if affects is not None and affects not in AFFECTS:
         raise ValueError(f"affects={affects!r} is none of {', '.join(AFFECTS)}")
     ours = {"affects": affects, "choices": tuple(choices), "rule": rule, "only": only, "reads": reads}
-    shown = {"metavar": "{" + ",".join(map(str, choices)) + "}"} if choices else {}
-    metadata = Metadata(help=text, **shown, **argparse, **ours)
+    metavar = {"metavar": "{" + ",".join(map(str, choices)) + "}"} if choices else {}
+    metadata = Metadata(help=text, **metavar, **argparse, **ours)
     if isinstance(default, list):
         return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -125,8 +125,8 @@ def require(condition: bool, message: str) -> None:
 
 def require_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
     """Refuse a value of flag `name` that is none of `allowed`."""
-    shown = ", ".join(str(choice) for choice in allowed if choice is not None)
-    require(value in allowed, f"--{name} {value}: allowed are {shown}.")
+    choices = ", ".join(str(choice) for choice in allowed if choice is not None)
+    require(value in allowed, f"--{name} {value}: allowed are {choices}.")
 
 
 def require_package(flag: str, *modules: str) -> None:

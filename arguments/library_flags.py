@@ -24,9 +24,9 @@ from arguments.settings import (
     OPTIMIZER_NAMES,
     PROJECTING_OPTIMIZERS,
     SCHEDULES,
+    as_written,
     json_object,
     json_or_file,
-    shown,
     words,
 )
 
@@ -361,7 +361,7 @@ class LibraryArguments:
         """Return `--flag value` for each of `names` that is away from its default; a token is not shown."""
         defaults = {flag.name: default_of(flag) for flag in fields(self)}
         values = {name: getattr(self, name) for name in names if getattr(self, name) != defaults[name]}
-        return [f"--{name} {'…' if name.endswith('_token') else shown(value)}" for name, value in values.items()]
+        return [f"--{name} {'…' if name.endswith('_token') else as_written(value)}" for name, value in values.items()]
 
     # ---- What applies ----
 

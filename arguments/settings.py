@@ -186,7 +186,7 @@ def json_or_file(flag: str, value: Any) -> Any:
     return read_object(flag, value, may_be_file=True) if isinstance(value, str) else value
 
 
-def shown(value: Any) -> str:
+def as_written(value: Any) -> str:
     """Return a value as one would write it behind a flag."""
     if isinstance(value, dict):
         return json.dumps(value)

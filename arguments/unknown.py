@@ -20,17 +20,17 @@ def replaced_flags() -> dict[str, str]:
     return {name: instead for instead, names in advice.items() for name in names.split()}
 
 
-def unknown_flag(word: str, known: Mapping[str, argparse.Action]) -> str:
-    """Return what to tell someone who wrote `word`, which is none of the flags `known` here."""
+def unknown_flag(word: str, flags: Mapping[str, argparse.Action]) -> str:
+    """Return what to tell someone who wrote `word`, which is none of these flags."""
     name, replaced = word.partition("=")[0], replaced_flags()
     if not word.startswith("-") and not re.match(r"[\w.]+=", word):
         return f"unexpected argument {word!r}: every value needs a flag in front of it, like --dataset {word}."
-    if f"--{name}" in known:
+    if f"--{name}" in flags:
         return f"unexpected argument {word!r}: a flag begins with two dashes, as in --{word}."
     key = re.sub(r"[-.]", "_", name.lstrip("-"))
-    flags = {flag.lstrip("-").replace("-", "_"): action for flag, action in known.items()}
-    instead = replaced.get(key) or switched_off(key, flags)
-    text = f"no flag {name} here: {instead}." if instead else f"unknown flag {name}. {nearest(key, flags, replaced)}"
+    by_key = {flag.lstrip("-").replace("-", "_"): action for flag, action in flags.items()}
+    instead = replaced.get(key) or switched_off(key, by_key)
+    text = f"no flag {name} here: {instead}." if instead else f"unknown flag {name}. {nearest(key, by_key, replaced)}"
     return f"{text} All flags: python qlora.py --help"
 
 

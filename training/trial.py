@@ -17,7 +17,7 @@ from torch import nn
 from transformers import Seq2SeqTrainingArguments, Trainer, get_scheduler
 
 from arguments.declare import ArgumentsError, require
-from arguments.settings import FOLLOWING_SCHEDULES, shown
+from arguments.settings import FOLLOWING_SCHEDULES, as_written
 from arguments.training import TrainingArguments
 from common.errors import RequestError
 
@@ -118,7 +118,7 @@ def try_schedule(training: TrainingArguments, settings: Seq2SeqTrainingArguments
     asked = warmup + options.get("num_stable_steps", 0) + options.get("num_decay_steps", 0)
     require(
         asked <= steps or "num_decay_steps" not in options,
-        f"{flag} with {warmup:,} steps of warmup and --lr_scheduler_kwargs {shown(options)}: these are {asked:,} "
+        f"{flag} with {warmup:,} steps of warmup and --lr_scheduler_kwargs {as_written(options)}: these are {asked:,} "
         f"steps, and the run has {steps:,}.",
     )
     check_rates(f"{flag}, {warmup:,} steps of warmup", schedule, warmup, steps)
