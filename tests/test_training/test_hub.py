@@ -22,7 +22,7 @@ def refusal(make_args, *argv: str) -> str:
 @pytest.fixture
 def hub(monkeypatch):
     """A hub of one repository on this machine; `hub.status` is what it answers, `hub.requests` what it was asked."""
-    from huggingface_hub import constants, hf_api
+    from huggingface_hub import constants
 
     state = Namespace(status=200, requests=[], files={})
 
@@ -57,9 +57,9 @@ def hub(monkeypatch):
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(hf_api.api, "endpoint", endpoint)  # which reads the constant when it is imported
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    # transformers keeps a client of whichever endpoint it first asked, which another test may have done.
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
     monkeypatch.setenv("HF_TOKEN", "")
     monkeypatch.setenv("HF_TOKEN_PATH", "/nowhere")
     yield state
