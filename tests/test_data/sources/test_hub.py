@@ -11,15 +11,7 @@ from common.errors import DataError
 from data.named import NAMED_DATASETS
 from data.sources.hub import open_sources
 
-FILES = ("a.jsonl", "b.csv", "one,two.jsonl", "10:30.jsonl", "x:0.5.jsonl", "with space.json", "rows.jsonl.gz")
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_files(tmp_path, monkeypatch):
-    for name in FILES:
-        (tmp_path / name).write_text("[]")
-    (tmp_path / "folder").mkdir()
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("folder_of_files")
 
 
 def test_a_file_is_the_one_split_of_itself():

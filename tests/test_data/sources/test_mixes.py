@@ -12,15 +12,7 @@ from data.named import NAMED_DATASETS
 from data.sources.mixes import Part, check_sources, parse_mix
 from tests.support.paths import REPOSITORY
 
-FILES = ("a.jsonl", "b.csv", "one,two.jsonl", "10:30.jsonl", "x:0.5.jsonl", "with space.json", "rows.jsonl.gz")
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_files(tmp_path, monkeypatch):
-    for name in FILES:
-        (tmp_path / name).write_text("[]")
-    (tmp_path / "folder").mkdir()
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("folder_of_files")
 
 
 @pytest.mark.parametrize(
