@@ -137,17 +137,22 @@ def quiet() -> None:
 
 def show_rows(plan: "Plan") -> int:
     """Print the data report and rows as the model will see them."""
-    from data.loading import make_data_module
     from data.report.preview import preview
     from training.model.build import read_base
 
     base = read_base(plan.model, plan.data, plan.training, plan.generation.max_new_tokens, plan.checkpoint)
-    module = make_data_module(
-        base.tokenizer, plan.data, plan.training, token=plan.model.use_auth_token, context=base.context
-    )
+    module = load_data(plan, base)
     rows = next(rows for rows in (module.train, module.eval, module.predict) if rows is not None)
     print(f"\n{preview(rows, base.tokenizer, plan.data.preview)}")
     return 0
+
+
+def load_data(plan: "Plan", base: "Base") -> "DataModule":
+    """Load, check and tokenize the data."""
+    from data.loading import make_data_module
+
+    token = plan.model.use_auth_token
+    return make_data_module(base.tokenizer, plan.data, plan.training, token=token, context=base.context)
 
 
 def check_push(plan: "Plan", settings: "Seq2SeqTrainingArguments") -> None:
@@ -177,21 +182,18 @@ def try_flags(plan: "Plan", settings: "Seq2SeqTrainingArguments", rows: "Dataset
 def prepare_data(
     plan: "Plan", settings: "Seq2SeqTrainingArguments", base: "Base"
 ) -> tuple["DataModule", dict[str, Any]]:
-    """Load, check and tokenize the data, the first process before the others, which then find it done; report on it.
+    """Load the data, the first process before the others, which then find it done; report on it.
 
     Returns:
         (module, flags): the data, and what a checkpoint records.
     """
     from common.files import write_json
     from common.outputs import DATA_REPORT
-    from data.loading import make_data_module
     from training.checkpoint.same_run import DATA_DIGEST, TEMPLATE_DIGEST, changed_data, recorded_flags
 
     training = plan.training
     with settings.main_process_first(desc="preparing the data"):
-        module = make_data_module(
-            base.tokenizer, plan.data, training, token=plan.model.use_auth_token, context=base.context
-        )
+        module = load_data(plan, base)
     flags = recorded_flags(plan.model, plan.data, training, settings.optim.value, settings.world_size)
     flags |= {
         "prompt_format": module.prompt_format,
@@ -280,11 +282,7 @@ def measure(plan: "Plan", trainer: "QLoRATrainer", mmlu: "MMLUEvalCallback | Non
     measured = new_measurements(training.compare_base, plan.generation.max_new_tokens)
     results = {}
     if training.do_eval or training.do_mmlu_eval:
-        results["eval"] = evaluate(trainer, measured, mmlu, training.do_eval)
-        if mmlu is not None:
-            of_models = {"base_", ""} if training.compare_base else {""}
-            names = [f"{prefix}mmlu_{training.mmlu_split}_prompts" for prefix in of_models]
-            results["eval"] |= dict.fromkeys(names, training.mmlu_dataset)
+        results["eval"] = evaluate(trainer, measured, mmlu, training.do_eval, training.mmlu_dataset)
         if trainer.is_world_process_zero():
             save_results(output_dir, "eval", results["eval"])
     if training.do_predict:

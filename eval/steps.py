@@ -1,7 +1,7 @@
 """The steps of a run that evaluate: losses, MMLU and answers, of the tuned model and, before it, of its base.
 
     measured = new_measurements(compare_base=True, max_new_tokens=64)     # {"base": …, "tuned": …}
-    metrics = evaluate(trainer, measured, mmlu, do_eval=True)
+    metrics = evaluate(trainer, measured, mmlu, do_eval=True, prompts="mmlu-fs")
     metrics |= predict(trainer, measured, rows, collator, "output/mine")
     compare_models(measured, "output/mine", seed=42)
 
@@ -58,13 +58,18 @@ def answer_metrics(
 
 
 def evaluate(
-    trainer: "Seq2SeqTrainer", measured: dict[str, Measured], mmlu: "MMLUEvalCallback | None", do_eval: bool
+    trainer: "Seq2SeqTrainer",
+    measured: dict[str, Measured],
+    mmlu: "MMLUEvalCallback | None",
+    do_eval: bool,
+    prompts: str,
 ) -> dict[str, Any]:
     """Evaluate on the held-out rows, which brings MMLU with it, or on MMLU alone; gives the metrics.
 
     Args:
         trainer: a `training.loop.trainer.QLoRATrainer`.
         mmlu: an `eval.mmlu.scoring.MMLUEvalCallback` that the trainer has, or None.
+        prompts: what its questions are called.
     """
     metrics: dict[str, Any] = {}
     for name, model in measured.items():
@@ -78,6 +83,7 @@ def evaluate(
                 metrics |= mmlu.score()
         if mmlu is not None:
             model.subjects, model.right = mmlu.answers()
+            metrics[f"{prefix}mmlu_{mmlu.split}_prompts"] = prompts
     return timeless(metrics)
 
 
