@@ -1,4 +1,9 @@
-"""The flags of evaluation: MMLU, and the base model beside the tuned one."""
+"""The flags of evaluation: MMLU, and the base model beside the tuned one.
+
+    TrainingArguments(do_eval=True, compare_base=True).compare_base
+
+They are part of `arguments.training.TrainingArguments`, as published.
+"""
 
 import os
 from dataclasses import dataclass

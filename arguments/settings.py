@@ -1,5 +1,8 @@
 """The settings inside a flag: how they are read, and what each may be (--lr_scheduler_kwargs, --optim_args, …).
 
+    optimizer_settings("momentum=0.9")                                            # {"momentum": 0.9}
+    check_settings("--optim_args momentum=x", {"momentum": "x"}, OPTIMIZERS["sgd"])  # ArgumentsError
+
 The library hands them to functions of torch and accelerate, which name neither the flag nor what is allowed. A test
 holds the tables equal to what those functions take.
 """

@@ -1,4 +1,9 @@
-"""What a run leaves in its output directory, by name, and which of its numbers people want to see."""
+"""What a run leaves in its output directory, by name, and which of its numbers people want to see.
+
+    (Path(output_dir) / COMPLETED).is_file()
+
+Each name stands here once.
+"""
 
 MANIFEST = "manifest.json"  # of a checkpoint: its files and their digests
 COMPLETED = "completed"  # the mark of a run that really ended

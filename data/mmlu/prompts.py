@@ -1,4 +1,9 @@
-"""The text of an MMLU prompt as QLoRA's authors published it (https://arxiv.org/abs/2305.14314)."""
+"""The text of an MMLU prompt as QLoRA's authors published it (https://arxiv.org/abs/2305.14314).
+
+    format_prompt(Question("anatomy", "Which?", ("1", "2", "3", "4"), "B"), examples=[])
+
+A prompt ends in "Answer:", behind which a letter is scored.
+"""
 
 import json
 from typing import NamedTuple

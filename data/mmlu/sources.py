@@ -1,4 +1,9 @@
-"""The questions of MMLU, from the official CSV files or the hub: split → subject → questions in their order."""
+"""The questions of MMLU, from the official CSV files or the hub: split → subject → questions in their order.
+
+    read_folder(Path("data"))["dev"]["anatomy"]      # or read_hub()
+
+What is missing or malformed is a `DataError` that says where.
+"""
 
 import csv
 import io

@@ -1,4 +1,10 @@
-"""What a training run says while it goes on, and what ends it early: a signal, or a loss that is not finite."""
+"""What a training run says while it goes on, and what ends it early: a signal, or a loss that is not finite.
+
+    trainer.add_callback(WatchLossCallback)
+    with StopOnSignalCallback() as stop: ...      # `stop.signum` says what ended the run
+
+Transformers calls them: https://huggingface.co/docs/transformers/main_classes/callback
+"""
 
 import math
 import os

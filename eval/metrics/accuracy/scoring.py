@@ -1,4 +1,9 @@
-"""Accuracy of labels."""
+"""Accuracy of labels.
+
+    accuracy(["A", "B"], ["A", "C"])      # 0.5
+
+It is a plain function, of which the `evaluate.Metric` beside it is the other form.
+"""
 
 from collections.abc import Hashable, Sequence
 from statistics import fmean

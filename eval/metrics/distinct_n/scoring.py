@@ -1,5 +1,7 @@
 """distinct-1 and distinct-2: how varied the words of all answers are.
 
+    distinct_n(["a b a"], 1)      # 0.67
+
 Source: https://aclanthology.org/N16-1014, section 5.1
 """
 

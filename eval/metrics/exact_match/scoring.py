@@ -1,4 +1,9 @@
-"""Exact match of answers."""
+"""Exact match of answers.
+
+    exact_match([" Paris"], ["Paris"])      # 1.0
+
+It is a plain function, of which the `evaluate.Metric` beside it is the other form.
+"""
 
 from collections.abc import Sequence
 from statistics import fmean

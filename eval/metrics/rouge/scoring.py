@@ -1,5 +1,7 @@
 """ROUGE-1, ROUGE-2 and ROUGE-L, counted by the `rouge-score` package, which published Python numbers come from.
 
+    rouge(["It is Paris"], ["Paris"])      # {"rouge1": 0.5, …}
+
 Its own tokenizer drops every character but a-z and 0-9, so that a text in Cyrillic or Chinese has no words. Here
 letters, marks and digits of every script are kept. On ASCII text the words, and so the scores, are the same.
 

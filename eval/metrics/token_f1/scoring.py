@@ -1,5 +1,7 @@
 """Token F1 of answers, as SQuAD defines it.
 
+    token_f1(["It is Paris"], ["Paris"])      # 0.5
+
 Source: https://arxiv.org/abs/1606.05250, section 6.1; of empty answers: the evaluation script of SQuAD 2.0,
 https://rajpurkar.github.io/SQuAD-explorer/
 """
