@@ -23,23 +23,25 @@ class DataArguments:
         "alpaca",
         "Training data: a file (json, jsonl, csv, tsv, txt, .gz of these, parquet), a name (see data/README.md), or "
         "several with commas, and weights: a.jsonl:0.7,b.csv:0.3.",
-        affects="rows",
+        affects="split",
     )
     dataset_format: str | None = option(
-        None, "Format of its records (see data/README.md); detected if not given.", affects="rows"
+        None, "Format of its records (see data/README.md); detected if not given.", affects="split"
     )
     eval_dataset: str | None = option(
         None,
         "Files or name whose rows are evaluated and predicted, instead of rows held out of --dataset.",
-        affects="rows",
+        affects="split",
     )
     eval_dataset_size: float = option(
         1024,
         "Rows of --dataset to hold out for --do_eval and --do_predict: a count, or a fraction between 0 and 1.",
-        affects="rows",
+        affects="split",
     )
     max_train_samples: int | None = option(None, "Train on at most this many rows.", affects="rows", rule=AT_LEAST_1)
-    max_eval_samples: int | None = option(None, "Evaluate and predict at most this many rows.", rule=AT_LEAST_1)
+    max_eval_samples: int | None = option(
+        None, "Evaluate and predict at most this many rows.", affects="best", rule=AT_LEAST_1
+    )
     source_max_len: int = option(
         1024, "Longest source (prompt), in tokens; the rest is cut.", affects="text", rule=AT_LEAST_1
     )

@@ -19,10 +19,12 @@ from common.errors import RequestError
 AFFECTS = {
     "base": "which weights the adapter stands on, and how they compute",
     "text": "how a row becomes tokens",
-    "rows": "which rows are trained on, and in which order",
+    "split": "which rows are held out of training, and how the others are mixed",
+    "rows": "which of the others are trained on, and in which order",
     "adapter": "which weights are trained",
     "optimizer": "what the saved optimizer and schedule hold",
     "training": "how a step is computed, and which weights are kept",
+    "best": "the same where the best checkpoint, or a schedule, goes by evaluations",
 }
 Rule = tuple[str, Callable[[Any], bool]]  # what a value must be, in words, and its test
 

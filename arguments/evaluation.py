@@ -25,17 +25,18 @@ class EvaluationArguments(LibraryArguments):
     """What is evaluated beside the loss; part of the training arguments."""
 
     do_mmlu_eval: bool = option(False, "Score MMLU questions at each evaluation.")
-    mmlu_split: str = option("eval", "MMLU split.", choices=("eval", "test"))
+    mmlu_split: str = option("eval", "MMLU split.", affects="best", choices=("eval", "test"))
     mmlu_dataset: str = option(
-        "mmlu-fs", "MMLU prompts: mmlu-fs (five-shot), mmlu-zs (zero-shot), or a file like theirs."
+        "mmlu-fs", "MMLU prompts: mmlu-fs (five-shot), mmlu-zs (zero-shot), or a file like theirs.", affects="best"
     )
     max_mmlu_samples: int | None = option(
-        None, "Score at most this many MMLU questions, spread over their subjects.", rule=AT_LEAST_1
+        None, "Score at most this many MMLU questions, spread over their subjects.", affects="best", rule=AT_LEAST_1
     )
     mmlu_source_max_len: int = option(
         2048,
         "Longest MMLU prompt, in tokens, BOS included; header and first examples beyond it are left out, a question "
         "never.",
+        affects="best",
         rule=AT_LEAST_1,
     )
     compare_base: bool = option(

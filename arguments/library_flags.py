@@ -8,7 +8,7 @@ values are handed to the library's own class by `training.loop.arguments.library
 
 import os
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Literal
 
 from arguments.declare import (
     ABOVE_0,
@@ -24,6 +24,7 @@ from arguments.settings import (
     OPTIMIZER_NAMES,
     PROJECTING_OPTIMIZERS,
     SCHEDULES,
+    Json,
     as_written,
     json_object,
     json_or_file,
@@ -73,9 +74,9 @@ class LibraryArguments:
         None, "Checkpoint directory to go on from; unset: the last good one in --output_dir."
     )
     seed: int = option(
-        42, "Seed of new weights, dropout and, unless --data_seed is given, rows.", affects="rows", rule=SEED
+        42, "Seed of new weights, dropout and, unless --data_seed is given, rows.", affects="split", rule=SEED
     )
-    data_seed: int | None = option(None, "Seed of the order and the split of rows.", affects="rows", rule=SEED)
+    data_seed: int | None = option(None, "Seed of the order and the split of rows.", affects="split", rule=SEED)
     full_determinism: bool = option(False, "Use slower operations that give the same bits on every GPU run.")
     use_cpu: bool = option(False, "Run on the CPU even where there is a GPU.", aliases=["--no_cuda", "--no-cuda"])
 
@@ -126,7 +127,7 @@ class LibraryArguments:
     lr_scheduler_type: str = option(
         "constant", "Learning rate schedule.", affects="optimizer", choices=tuple(SCHEDULES)
     )
-    lr_scheduler_kwargs: str | None = option(
+    lr_scheduler_kwargs: Json = option(
         None, "Settings of the schedule: a JSON object.", affects="optimizer", reads=json_object
     )
     warmup_steps: float | None = option(
@@ -143,17 +144,17 @@ class LibraryArguments:
     gradient_checkpointing: bool | None = option(
         None, "Recompute activations in the backward pass: less memory, more time; unset: True."
     )
-    gradient_checkpointing_kwargs: str | None = option(None, "Settings of it: a JSON object.", reads=json_object)
+    gradient_checkpointing_kwargs: Json = option(None, "Settings of it: a JSON object.", reads=json_object)
     activation_checkpointing: bool | None = option(None, "Newer name of --gradient_checkpointing.")
-    activation_checkpointing_kwargs: str | None = option(
+    activation_checkpointing_kwargs: Json = option(
         None, "Newer name of --gradient_checkpointing_kwargs.", reads=json_object
     )
     torch_compile: bool = option(False, "Compile the model with torch.compile.", affects="training")
-    torch_compile_backend: str | None = option(None, "Backend of torch.compile; turns it on.")
-    torch_compile_mode: str | None = option(None, "Mode of torch.compile; turns it on.")
+    torch_compile_backend: str | None = option(None, "Backend of torch.compile; turns it on.", affects="training")
+    torch_compile_mode: str | None = option(None, "Mode of torch.compile; turns it on.", affects="training")
     use_liger_kernel: bool = option(False, "Use Liger's kernels (GPU).", affects="training")
-    liger_kernel_config: str | None = option(
-        None, "Which Liger kernels to use: a JSON object of true and false.", reads=json_or_file
+    liger_kernel_config: Json = option(
+        None, "Which Liger kernels to use: a JSON object of true and false.", affects="training", reads=json_or_file
     )
     torch_empty_cache_steps: int | None = option(
         None, "Steps between two clearings of the GPU's cache.", rule=AT_LEAST_1
@@ -181,7 +182,7 @@ class LibraryArguments:
     project: str = option("huggingface", "Project of the run in Trackio.")
     trackio_space_id: str | None = option(None, "Space on the hub that shows the run in Trackio.")
     trackio_bucket_id: str | None = option(None, "Bucket on the hub that holds Trackio's numbers.")
-    trackio_static_space_id: str | None = option(
+    trackio_static_space_id: str | None | Literal[False] = option(
         None, "Space for the run when it is done; False: none.", reads=words(false=False)
     )
     debug: str = option("", "underflow_overflow: look for numbers that are too small or large.")
@@ -192,10 +193,13 @@ class LibraryArguments:
         "no",
         "When to evaluate during training.",
         choices=WHEN,
+        affects="best",
         aliases=["--evaluation_strategy", "--evaluation-strategy"],
     )
-    eval_steps: float | None = option(None, "Steps between two evaluations; unset: --logging_steps.", rule=STEPS)
-    eval_delay: float = option(0, "Steps, or epochs, before the first evaluation.", rule=NOT_BELOW_0)
+    eval_steps: float | None = option(
+        None, "Steps between two evaluations; unset: --logging_steps.", affects="best", rule=STEPS
+    )
+    eval_delay: float = option(0, "Steps, or epochs, before the first evaluation.", affects="best", rule=NOT_BELOW_0)
     eval_on_start: bool | None = option(None, "Evaluate before the first step, too; unset: with --do_eval.")
     per_device_eval_batch_size: int = option(8, "Rows evaluated together.", rule=AT_LEAST_1)
     eval_accumulation_steps: int | None = option(None, "Batches after which results leave the GPU.", rule=AT_LEAST_1)
@@ -205,11 +209,9 @@ class LibraryArguments:
     )
     load_best_model_at_end: bool = option(False, "Take the weights of the best checkpoint.", affects="training")
     metric_for_best_model: str | None = option(
-        None, "What makes a checkpoint the best; unset: the loss.", affects="training"
+        None, "What makes a checkpoint the best; unset: the loss.", affects="best"
     )
-    greater_is_better: bool | None = option(
-        None, "Whether more of it is better; unset: by its name.", affects="training"
-    )
+    greater_is_better: bool | None = option(None, "Whether more of it is better; unset: by its name.", affects="best")
     eval_do_concat_batches: bool = option(True, "Only True.", only="the loss is weighted over all batches")
     batch_eval_metrics: bool = option(False, "Only False.", only="evaluation computes the loss alone")
     include_for_metrics: list[str] = option([], "Only empty.", only="evaluation computes the loss alone")
@@ -218,8 +220,10 @@ class LibraryArguments:
     )
 
     # Saving
-    save_strategy: str = option("steps", "When to save a checkpoint.", choices=(*WHEN, "best"))
-    save_steps: float = option(250, "Steps between two checkpoints; below 1, a share of all steps.", rule=STEPS)
+    save_strategy: str = option("steps", "When to save a checkpoint.", affects="best", choices=(*WHEN, "best"))
+    save_steps: float = option(
+        250, "Steps between two checkpoints; below 1, a share of all steps.", affects="best", rule=STEPS
+    )
     save_total_limit: int | None = option(40, "Checkpoints to keep; older ones are deleted.", rule=AT_LEAST_1)
     save_only_model: bool = option(False, "Save no optimizer state: training cannot go on from such a checkpoint.")
     save_on_each_node: bool = option(False, "Save on each machine, and not on the first alone.")
@@ -255,7 +259,7 @@ class LibraryArguments:
     dataloader_multiprocessing_context: str | None = option(
         None, "How they are started.", choices=("fork", "spawn", "forkserver")
     )
-    dataloader_in_order: bool = option(True, "Take batches in their order, and not as they are ready.")
+    dataloader_in_order: bool = option(True, "Take batches in their order, and not as they are ready.", affects="rows")
     remove_unused_columns: bool = option(
         False, "Must stay False.", only="it would remove the text before it is tokenized"
     )
@@ -267,7 +271,7 @@ class LibraryArguments:
 
     # Several processes
     local_rank: int = option(-1, "Only what the launcher says in LOCAL_RANK.")
-    accelerator_config: str | None = option(
+    accelerator_config: Json = option(
         None, "Settings of accelerate: a JSON object, or a file that holds one.", affects="training", reads=json_or_file
     )
     parallelism_config: str | None = option(
@@ -281,120 +285,23 @@ class LibraryArguments:
     ddp_broadcast_buffers: bool | None = option(None, "Send buffers to the other processes.")
     ddp_static_graph: bool | None = option(None, "Whether every step uses the same weights.")
     ddp_timeout: int = option(1800, "Seconds to wait for another process.", rule=AT_LEAST_1)
-    fsdp: str | None = option(
+    fsdp: str | None | Literal[True] = option(
         None,
         "Shard an unquantized model over the processes.",
+        affects="training",
         nargs="?",
         const=True,
         reads=words(true=True, false=None),
     )
-    fsdp_config: str | None = option(
-        None, "Settings of it: a JSON object, or a file that holds one.", reads=json_or_file
+    fsdp_config: Json = option(
+        None, "Settings of it: a JSON object, or a file that holds one.", affects="training", reads=json_or_file
     )
-    deepspeed: str | None = option(None, "DeepSpeed's settings: a JSON object, or a file that holds one.")
-
-    # ---- What goes with what ----
-
-    @property
-    def trackers(self) -> list[str]:
-        """The trackers of --report_to."""
-        return [self.report_to] if isinstance(self.report_to, str) else list(self.report_to)
-
-    def needs(self) -> list[tuple[tuple[str, ...], str, bool]]:
-        """Return flags that ask for what does not happen without another flag: (flags, what they need, is it there)."""
-        trackio, evaluated = not {"trackio", "all"}.isdisjoint(self.trackers), self.eval_strategy != "no"
-        hub = ("hub_model_id", "hub_token", "hub_strategy", "hub_always_push", "hub_revision")
-        workers = ("prefetch_factor", "persistent_workers", "multiprocessing_context", "in_order")
-        checkpointing = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
-        best = self.metric_for_best_model is not None or self.load_best_model_at_end
-        started = self.do_eval or evaluated or not self.eval_on_start
-        projecting = " or ".join(PROJECTING_OPTIMIZERS)
-        return [
-            (hub, "--push_to_hub", self.push_to_hub),
-            (("hub_private_repo",), "--push_to_hub or --report_to trackio", self.push_to_hub or trackio),
-            (
-                ("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
-                "--report_to trackio",
-                trackio,
-            ),
-            (
-                tuple(f"dataloader_{name}" for name in workers),
-                "--dataloader_num_workers 1 or more",
-                self.dataloader_num_workers > 0,
-            ),
-            (("metric_for_best_model",), "--eval_strategy steps or epoch", evaluated),
-            (("greater_is_better",), "--metric_for_best_model or --load_best_model_at_end", best),
-            (("eval_on_start",), "--do_eval or --eval_strategy", started),
-            (checkpointing, "--gradient_checkpointing", self.checkpoints_activations),
-            (("liger_kernel_config",), "--use_liger_kernel", self.use_liger_kernel),
-            (("fsdp_config",), "--fsdp", bool(self.fsdp)),
-            (("fsdp", "ddp_backend"), "a launcher, such as torchrun", launched()),
-            (("optim_target_modules",), f"--optim {projecting}", self.optim in PROJECTING_OPTIMIZERS),
-        ]
-
-    def idle(self, on_cpu: bool) -> list[tuple[tuple[str, ...], str, bool]]:
-        """Return flags that change how something is done which may not be done here, in the form of `needs`.
-
-        They are named in a note and not refused: the same command may well do it elsewhere.
-        """
-        processes = (
-            "average_tokens_across_devices", "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers",
-            "ddp_static_graph", "ddp_timeout", "log_on_each_node", "log_level_replica", "save_on_each_node",
-        )  # fmt: skip
-        grouping, by_steps = " or ".join(GROUPING_STRATEGIES), "steps" in (self.logging_strategy, self.eval_strategy)
-        return [
-            (("eval_steps",), "--eval_strategy steps", self.eval_strategy == "steps"),
-            (("eval_delay",), "--eval_strategy", self.eval_strategy != "no"),
-            (("save_steps",), "--save_strategy steps", self.save_strategy == "steps"),
-            (("logging_steps",), "--logging_strategy steps", by_steps),
-            (("run_name",), "a tracker (--report_to)", self.trackers != ["none"]),
-            (
-                ("length_column_name",),
-                f"--train_sampling_strategy {grouping}",
-                self.train_sampling_strategy in GROUPING_STRATEGIES,
-            ),
-            (("torch_empty_cache_steps",), "a GPU", not on_cpu),
-            (processes, "a launcher, such as torchrun", launched()),
-        ]
+    deepspeed: str | None = option(
+        None, "DeepSpeed's settings: a JSON object, or a file that holds one.", affects="training"
+    )
 
     def flags_set(self, names: tuple[str, ...]) -> list[str]:
         """Return `--flag value` for each of `names` that is away from its default; a token is not shown."""
         defaults = {flag.name: default_of(flag) for flag in fields(self)}
         values = {name: getattr(self, name) for name in names if getattr(self, name) != defaults[name]}
         return [f"--{name} {'…' if name.endswith('_token') else as_written(value)}" for name, value in values.items()]
-
-    # ---- What applies ----
-
-    @property
-    def checkpoints_activations(self) -> bool:
-        """Whether activations are computed again in the backward pass."""
-        return False not in (self.activation_checkpointing, self.gradient_checkpointing)
-
-    @property
-    def more_is_better(self) -> bool:
-        """Whether more of --metric_for_best_model is better; the library takes more perplexity for better."""
-        if self.greater_is_better is not None:
-            return self.greater_is_better
-        return not (self.metric_for_best_model or "loss").endswith(("loss", "perplexity"))
-
-    def resolved(self) -> dict[str, Any]:
-        """Return every flag of transformers with the value that applies, where it was left to another flag."""
-        checkpointing = self.checkpoints_activations
-        settings = {"use_reentrant": False} | (
-            self.activation_checkpointing_kwargs or self.gradient_checkpointing_kwargs or {}
-        )
-        best = self.metric_for_best_model or ("loss" if self.save_strategy == "best" else None)
-        values = {flag.name: getattr(self, flag.name) for flag in fields(LibraryArguments)}
-        return values | {
-            "train_sampling_strategy": self.train_sampling_strategy or "random",
-            "activation_checkpointing": checkpointing,
-            "gradient_checkpointing": checkpointing,
-            "activation_checkpointing_kwargs": settings,
-            "gradient_checkpointing_kwargs": settings,
-            "num_train_epochs": self.num_train_epochs or 3.0,
-            "metric_for_best_model": best,
-            "greater_is_better": self.greater_is_better if best is None else self.more_is_better,
-            "eval_on_start": self.do_eval and self.do_train if self.eval_on_start is None else self.eval_on_start,
-            # A prediction is a generated text; there is no other kind here.
-            "predict_with_generate": self.predict_with_generate or self.do_predict,
-        }

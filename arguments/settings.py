@@ -16,6 +16,8 @@ from typing import Any
 
 from arguments.declare import ArgumentsError, Rule, require
 
+Json = dict[str, Any] | str | None  # a flag that holds a JSON object: as it is written, or read
+
 
 def is_number(value: Any) -> bool:
     """Return whether a value is a finite number, which true and false are not."""

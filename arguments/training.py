@@ -7,7 +7,7 @@ A pair of flags that contradict each other is an `ArgumentsError` that names bot
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from arguments.checks import (
 )
 from arguments.declare import ABOVE_0, AT_LEAST_1, BELOW_1, Rule, check_values, option, require, require_package, settle
 from arguments.evaluation import EvaluationArguments
-from arguments.library_flags import DEFAULT_MAX_STEPS, DEFAULT_OPTIM, GROUPING_STRATEGIES
+from arguments.library_flags import DEFAULT_MAX_STEPS, DEFAULT_OPTIM, GROUPING_STRATEGIES, launched
+from arguments.settings import FOLLOWING_SCHEDULES, PROJECTING_OPTIMIZERS
 
 SHARE: Rule = ("from 0 to 1", lambda x: 0 <= x <= 1)
 TAKING_STEPS_APART = ("split_batches", "dispatch_batches")  # settings of --accelerator_config
@@ -93,19 +94,60 @@ class TrainingArguments(EvaluationArguments):
         self.check_evaluation()
         self.check_library()
 
+    # ---- What applies ----
+
     @property
     def step_batching(self) -> bool:
         """Whether training takes the rows of an optimizer step at once and makes its micro-batches of them."""
         split = self.group_by_length and self.train_sampling_strategy is None and not self.auto_find_batch_size
         return split or self.packing or self.max_tokens_per_batch is not None
 
+    @property
+    def checkpoints_activations(self) -> bool:
+        """Whether activations are computed again in the backward pass."""
+        return False not in (self.activation_checkpointing, self.gradient_checkpointing)
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether more of --metric_for_best_model is better; the library takes more perplexity for better."""
+        if self.greater_is_better is not None:
+            return self.greater_is_better
+        return not (self.metric_for_best_model or "loss").endswith(("loss", "perplexity"))
+
+    @property
+    def goes_by_evaluations(self) -> bool:
+        """Whether evaluations during training decide its weights: the best are kept, or a schedule reacts to them."""
+        return self.load_best_model_at_end or self.lr_scheduler_type in FOLLOWING_SCHEDULES
+
+    @property
+    def trackers(self) -> list[str]:
+        """The trackers of --report_to."""
+        return [self.report_to] if isinstance(self.report_to, str) else list(self.report_to)
+
     def resolved(self) -> dict[str, Any]:
         """Return every flag with the value that applies, where it was left to another flag or has an older name."""
         # Below 1 transformers reads warmup_steps as a share of the steps; exactly 1 would be one step.
         ratio = min(self.warmup_ratio, math.nextafter(1.0, 0.0))
-        warmup = ratio if self.warmup_steps is None else self.warmup_steps
-        optim = "paged_adamw_8bit" if self.adam8bit else self.optim
-        return vars(self) | super().resolved() | {"warmup_steps": warmup, "optim": optim}
+        checkpointing = self.checkpoints_activations
+        settings = {"use_reentrant": False} | (
+            self.activation_checkpointing_kwargs or self.gradient_checkpointing_kwargs or {}
+        )
+        best = self.metric_for_best_model or ("loss" if self.save_strategy == "best" else None)
+        return {flag.name: getattr(self, flag.name) for flag in fields(self)} | {
+            "optim": "paged_adamw_8bit" if self.adam8bit else self.optim,
+            "warmup_steps": ratio if self.warmup_steps is None else self.warmup_steps,
+            "train_sampling_strategy": self.train_sampling_strategy or "random",
+            "activation_checkpointing": checkpointing,
+            "gradient_checkpointing": checkpointing,
+            "activation_checkpointing_kwargs": settings,
+            "gradient_checkpointing_kwargs": settings,
+            "num_train_epochs": self.num_train_epochs or 3.0,
+            "metric_for_best_model": best,
+            "greater_is_better": self.greater_is_better if best is None else self.more_is_better,
+            "eval_on_start": self.do_eval and self.do_train if self.eval_on_start is None else self.eval_on_start,
+            # A prediction is a generated text; there is no other kind here.
+            "predict_with_generate": self.predict_with_generate or self.do_predict,
+        }
 
     # ---- Flags that contradict each other ----
 
@@ -223,3 +265,62 @@ class TrainingArguments(EvaluationArguments):
         check_debug(self.debug)
         if self.push_to_hub and self.do_train:
             check_push_request(self.hub_model_id, self.output_dir, self.hub_strategy, self.hub_token)
+
+    # ---- Flags without effect ----
+
+    def needs(self) -> list[tuple[tuple[str, ...], str, bool]]:
+        """Return flags that ask for what does not happen without another flag: (flags, what they need, is it there)."""
+        trackio, evaluated = not {"trackio", "all"}.isdisjoint(self.trackers), self.eval_strategy != "no"
+        hub = ("hub_model_id", "hub_token", "hub_strategy", "hub_always_push", "hub_revision")
+        workers = ("prefetch_factor", "persistent_workers", "multiprocessing_context", "in_order")
+        checkpointing = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs")
+        best = self.metric_for_best_model is not None or self.load_best_model_at_end
+        started = self.do_eval or evaluated or not self.eval_on_start
+        projecting = " or ".join(PROJECTING_OPTIMIZERS)
+        return [
+            (hub, "--push_to_hub", self.push_to_hub),
+            (("hub_private_repo",), "--push_to_hub or --report_to trackio", self.push_to_hub or trackio),
+            (
+                ("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
+                "--report_to trackio",
+                trackio,
+            ),
+            (
+                tuple(f"dataloader_{name}" for name in workers),
+                "--dataloader_num_workers 1 or more",
+                self.dataloader_num_workers > 0,
+            ),
+            (("metric_for_best_model",), "--eval_strategy steps or epoch", evaluated),
+            (("greater_is_better",), "--metric_for_best_model or --load_best_model_at_end", best),
+            (("eval_on_start",), "--do_eval or --eval_strategy", started),
+            (checkpointing, "--gradient_checkpointing", self.checkpoints_activations),
+            (("liger_kernel_config",), "--use_liger_kernel", self.use_liger_kernel),
+            (("fsdp_config",), "--fsdp", bool(self.fsdp)),
+            (("fsdp", "ddp_backend"), "a launcher, such as torchrun", launched()),
+            (("optim_target_modules",), f"--optim {projecting}", self.optim in PROJECTING_OPTIMIZERS),
+        ]
+
+    def idle(self, on_cpu: bool) -> list[tuple[tuple[str, ...], str, bool]]:
+        """Return flags that change how something is done which may not be done here, in the form of `needs`.
+
+        They are named in a note and not refused: the same command may well do it elsewhere.
+        """
+        processes = (
+            "average_tokens_across_devices", "ddp_find_unused_parameters", "ddp_bucket_cap_mb", "ddp_broadcast_buffers",
+            "ddp_static_graph", "ddp_timeout", "log_on_each_node", "log_level_replica", "save_on_each_node",
+        )  # fmt: skip
+        grouping, by_steps = " or ".join(GROUPING_STRATEGIES), "steps" in (self.logging_strategy, self.eval_strategy)
+        return [
+            (("eval_steps",), "--eval_strategy steps", self.eval_strategy == "steps"),
+            (("eval_delay",), "--eval_strategy", self.eval_strategy != "no"),
+            (("save_steps",), "--save_strategy steps", self.save_strategy == "steps"),
+            (("logging_steps",), "--logging_strategy steps", by_steps),
+            (("run_name",), "a tracker (--report_to)", self.trackers != ["none"]),
+            (
+                ("length_column_name",),
+                f"--train_sampling_strategy {grouping}",
+                self.train_sampling_strategy in GROUPING_STRATEGIES,
+            ),
+            (("torch_empty_cache_steps",), "a GPU", not on_cpu),
+            (processes, "a launcher, such as torchrun", launched()),
+        ]

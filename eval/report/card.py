@@ -77,7 +77,7 @@ def card_facts(
         prompt_format=flags["prompt_format"],
         command=command,
         hub_datasets=hub_datasets,
-        settings={what: {name: flags[name] for name in decides if decides[name] == what} for what in AFFECTS},
+        settings={what: {name: flags[name] for name in flags if decides.get(name) == what} for what in AFFECTS},
     )
 
 
@@ -140,6 +140,7 @@ def settings_rows(settings: Mapping[str, Mapping[str, Any]]) -> str:
     texts = {
         affects: ", ".join(f"{name} {value}" for name, value in flags.items() if value is not None)
         for affects, flags in settings.items()
+        if flags
     }
     return "".join(
         f"| {AFFECTS[affects]} | {code_span(text).replace('|', chr(92) + '|')} |\n" for affects, text in texts.items()

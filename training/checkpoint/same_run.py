@@ -35,7 +35,8 @@ def recorded_flags(
         processes: how many train together.
     """
     values = vars(model) | vars(data) | training.resolved() | {"optim": optimizer}
-    flags = {name: values[name] for name in affects(model, data, training)}
+    decides = affects(model, data, training)
+    flags = {name: values[name] for name, what in decides.items() if what != "best" or training.goes_by_evaluations}
     evaluates = training.do_eval or training.do_predict
     return flags | {PROCESSES: processes, HELD_OUT: evaluates and data.eval_dataset is None}
 
@@ -124,7 +125,7 @@ def were_held_out(flags: dict[str, Any], checkpoint: str | os.PathLike) -> bool:
         return True
     if flags["eval_dataset"] is not None:
         return flags["eval_dataset"] != then.get("dataset")
-    split = ("dataset", "dataset_format", "eval_dataset", "eval_dataset_size", "seed", "data_seed")
+    split = [name for name, what in affects(DataArguments, TrainingArguments).items() if what == "split"]
     return bool(then.get(HELD_OUT)) and all(flags[name] == then.get(name) for name in split)
 
 

@@ -6,6 +6,8 @@ import shutil
 import pytest
 
 import qlora
+from arguments.parser import parse
+from training.checkpoint.same_run import recorded_flags
 
 
 def test_other_adapter_shape_is_refused(make_base, rows_file, two_checkpoints, capsys):
@@ -98,8 +100,27 @@ def test_what_the_saved_optimizer_decides_cannot_be_changed(recorded, capsys, na
         ("number of processes", 2, "number of processes 1 (was 2)"),
         ("gradient_accumulation_steps", 8, "--gradient_accumulation_steps 16 (was 8)"),
         ("max_grad_norm", 1.0, "--max_grad_norm 0.3 (was 1.0)"),
+        ("torch_compile_backend", "inductor", "--torch_compile_backend None (was inductor)"),
+        ("torch_compile_mode", "max-autotune", "--torch_compile_mode None (was max-autotune)"),
+        ("liger_kernel_config", {"rope": True}, "--liger_kernel_config None (was {'rope': True})"),
+        ("dataloader_in_order", False, "--dataloader_in_order True (was False)"),
+        ("fsdp", True, "--fsdp None (was True)"),
+        ("fsdp_config", {"version": 2}, "--fsdp_config None (was {'version': 2})"),
+        ("deepspeed", "zero2.json", "--deepspeed None (was zero2.json)"),
     ],
 )
 def test_what_may_be_changed_is_said(recorded, capsys, name, value, said):
     assert qlora.main(recorded(**{name: value})) == 0
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [["--load_best_model_at_end"], ["--lr_scheduler_type", "reduce_lr_on_plateau"]])
+def test_when_it_is_evaluated_is_recorded_where_weights_depend_on_it(more):
+    def flags(*argv: str) -> dict:
+        model, data, training, _ = parse(["--eval_strategy", "steps", "--save_steps", "10", *argv])
+        return recorded_flags(model, data, training, "adamw_torch_fused", processes=1)
+
+    decisive = {"eval_steps", "save_steps", "eval_delay", "metric_for_best_model", "max_eval_samples"}
+    assert decisive <= flags("--eval_steps", "5", *more).keys()
+    assert decisive.isdisjoint(flags("--eval_steps", "5"))
+    assert flags("--eval_steps", "5", *more) != flags("--eval_steps", "10", *more)
