@@ -1,9 +1,9 @@
 """Where prepared rows are kept, and under which names: keys of all that they depend on.
 
     cache = cache_directory(cache_dir=None)
-    place = cache / f"rows-{key_of(source.digest, FORMATTING)}"
+    place = cache / f"rows-{key_of(source.digest, code_digest())}"
 
-A key holds a digest of the code that prepares rows, so that no change of it meets rows that the old code made.
+A key holds a digest of all the code that prepares rows, so that no change of it meets rows that the old code made.
 """
 
 import hashlib
@@ -13,9 +13,8 @@ from typing import Any
 from common.errors import DataError
 from common.files import check_writable
 
-HERE = Path(__file__).parent
-FORMATTING = ("sources", "formats", "rows.py", "named.py")  # this code decides the rows of a source
-ENCODING = ("tokens",)  # this code decides the tokens of rows
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("data", "common")  # all that this room may import and that could change a row
 
 
 def cache_directory(cache_dir: str | None) -> Path:
@@ -48,7 +47,7 @@ def key_of(*parts: Any) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
-def code_digest(names: tuple[str, ...], root: Path = HERE) -> str:
-    """Return a digest of the source of whole packages, and of modules, in `root`."""
-    files = [file for name in names for file in (sorted((root / name).rglob("*.py")) or [root / name])]
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+def code_digest() -> str:
+    """Return a digest of the source of this room and of the ground floor, names of the files included."""
+    files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
+    return key_of([(str(file.relative_to(ROOT)), file.read_bytes()) for file in files])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.errors import DataError
 from common.text import counted, first_of
-from data.cache import FORMATTING, cannot_write, code_digest, key_of
+from data.cache import cannot_write, code_digest, key_of
 from data.formats.detection import as_question, detect_format
 from data.formats.fields import SkipRow, without_nulls
 from data.formats.layout import has_prompt, lay_out
@@ -109,7 +109,7 @@ def format_source(
     Raises:
         DataError: the source cannot be read, no format fits, or no row is left.
     """
-    key = key_of(source.digest, source.name, row and row.name, questions, prompt_format, code_digest(FORMATTING))
+    key = key_of(source.digest, source.name, row and row.name, questions, prompt_format, code_digest())
     place = cache / f"rows-{key}"
     if (prepared := _read(place)) is None:
         try:

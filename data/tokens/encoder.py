@@ -18,7 +18,7 @@ import numpy
 
 from common.errors import DataError
 from common.labels import IGNORE_INDEX
-from data.cache import ENCODING, code_digest, key_of
+from data.cache import code_digest, key_of
 from data.formats.fields import SkipRow
 from data.rows import exchange
 from data.tokens.pairs import Ids, PairEncoder
@@ -56,7 +56,7 @@ class RowEncoder:
 
         limits = (self.pairs.source_max_len, self.pairs.target_max_len, self.train_on_source)
         libraries = (tokenizers.__version__, transformers.__version__)
-        return key_of(_tokenizer_state(self.tokenizer), libraries, limits, code_digest(ENCODING))
+        return key_of(_tokenizer_state(self.tokenizer), libraries, limits, code_digest())
 
     def __call__(self, batch: Mapping[str, list]) -> dict[str, list]:
         """Return a batch of columns with the token columns beside them.

@@ -187,7 +187,7 @@ def test_changed_content_name_format_or_code_is_formatted_again(source, tmp_path
     assert len(walks) == 3
     changed = format_source(write(tmp_path / "my.jsonl", RECORDS[:1]), None, cache)
     assert (len(walks), len(changed[0])) == (4, 1)
-    monkeypatch.setattr("data.rows.code_digest", lambda names: "changed")
+    monkeypatch.setattr("data.rows.code_digest", lambda: "changed")
     format_source(source, None, cache)
     assert len(walks) == 5
 

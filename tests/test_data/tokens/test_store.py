@@ -103,7 +103,7 @@ def test_another_tokenizer_or_code_changes_the_key(cached, monkeypatch, _tiny_to
     state = json.loads(_tiny_tokenizer_text)
     state["model"]["merges"] = state["model"]["merges"][:-1]
     assert cached(text=json.dumps(state)) == 1
-    monkeypatch.setattr("data.tokens.encoder.code_digest", lambda names: "changed")
+    monkeypatch.setattr("data.tokens.encoder.code_digest", lambda: "changed")
     assert cached() == 1
 
 
