@@ -89,8 +89,9 @@ def make_data_module(
     splits = first_rows(rows, data)
     tools = [sample for _, split in splits.items() for sample in sample_tools(split)]
     say_prompt_format(rows, request, has_template, mixed=bool(tools))
-    collator = _collator(tokenizer, data, training, _choose_template(tokenizer, data.chat_template, tools))
-    tokens = _tokenize(splits, collator, training)
+    text_marks = _choose_template(tokenizer, data.chat_template, tools)
+    tokens = _tokenize(splits, tokenizer, data, training)
+    collator = _collator(tokenizer, data, training, text_marks)
     step = _step_collator(collator, data, training, tokens.train)
     return DataModule(
         train=tokens.train,
@@ -167,13 +168,17 @@ def _collator(
     )
 
 
-def _tokenize(splits: Splits, collator: "DataCollatorForCausalLM", training: TrainingArguments) -> Tokens:
+def _tokenize(
+    splits: Splits, tokenizer: "PreTrainedTokenizerBase", data: DataArguments, training: TrainingArguments
+) -> Tokens:
     """Return the tokenized rows that can be trained on, and which others there were."""
     from data.tokens.encoder import NO_ANSWER, RowEncoder
+    from data.tokens.pairs import PairEncoder
     from data.tokens.store import tokenize
     from data.tokens.templates import SUCH_AS
 
-    encoder, cache = RowEncoder(collator.pairs, training.train_on_source), cache_directory(training.cache_dir)
+    pairs = PairEncoder(tokenizer, data.source_max_len, data.target_max_len)
+    encoder, cache = RowEncoder(pairs, training.train_on_source), cache_directory(training.cache_dir)
     tokens, dropped = {}, []
     for name, rows in splits.items():
         tokens[name], unusable = tokenize(rows, encoder, cache)

@@ -14,6 +14,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from common.labels import IGNORE_INDEX
+from data.tokens.encoder import RowEncoder
 from data.tokens.pairs import PairEncoder
 
 if TYPE_CHECKING:
@@ -22,12 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class DataCollatorForCausalLM:
-    """Tokenize, cut, mask and pad a list of {"input": str, "output": str}; other fields are ignored.
+    """Pad rows that `data.tokens` has encoded (`input_ids`, `labels`, `prompt_length`, `prompt_ids`) to a batch.
 
-    Rows that `data.tokens` has encoded already (`input_ids`, `labels`, `prompt_length`, `prompt_ids`) are padded as
-    they are.
-
-    The source is BOS (where the tokenizer has one) and the input, at most `source_max_len` tokens, the first ones kept.
+    A list of {"input": str, "output": str} is encoded on the way, as those rows are; other fields are ignored. The
+    source is BOS (where the tokenizer has one) and the input, at most `source_max_len` tokens, the first ones kept.
     The target is the output and EOS, at most `target_max_len` tokens, EOS always among them and always supervised.
     Rows are padded on the right. Masks come from lengths, never from comparing ids, so a pad token that is EOS or that
     stands in a text changes nothing. With one, two, three as ids 3, 4, 5 and <pad>, <s>, </s> as 0, 1, 2:
@@ -66,49 +65,43 @@ class DataCollatorForCausalLM:
     text_marks: Sequence[str] = ()
 
     def __post_init__(self):
-        self.pairs = PairEncoder(self.tokenizer, self.source_max_len, self.target_max_len)
+        pairs = PairEncoder(self.tokenizer, self.source_max_len, self.target_max_len)
+        self.encoder = RowEncoder(pairs, self.train_on_source)
 
-    def encode(self, instances: Sequence[Mapping]) -> list[tuple[list[int], list[int]]]:
-        """Return the (source ids, target ids) of each instance, cut to the limits and with BOS and EOS."""
+    def encoded(self, instances: Sequence[Mapping]) -> Sequence[Mapping]:
+        """Return instances with the columns of `data.tokens`, as they are where they have them."""
         if instances and "input_ids" in instances[0]:
-            rows = [(list(row["input_ids"]), row["prompt_length"]) for row in instances]
-            return [(ids[:prompt_length], ids[prompt_length:]) for ids, prompt_length in rows]
-        return self.pairs.encode(*([instance[name] for instance in instances] for name in ("input", "output")))
+            return instances
+        texts = ([instance[name] for instance in instances] for name in ("input", "output"))
+        return [self.encoder.pair(source, target) for source, target in self.encoder.pairs.uncut(*texts)]
 
-    def prompt(self, instance: Mapping, source: Sequence[int]) -> list[int]:
-        """Return the ids that generation starts from: `prompt_ids` of a row where it has any, else its source ids."""
+    def prompt(self, row: Mapping) -> list[int]:
+        """Return the ids that generation of an encoded row starts from: its `prompt_ids`, else its source."""
         # Generation needs a token to start from: where there is no BOS, EOS stands for the end of the text before.
-        return list(instance.get("prompt_ids") or source or [self.tokenizer.eos_token_id])
+        source = row["input_ids"][: row["prompt_length"]]
+        return list(row["prompt_ids"]) or list(source) or [self.tokenizer.eos_token_id]
 
     def __call__(self, instances: Sequence[Mapping]) -> dict[str, torch.Tensor]:
         """Return int64 tensors `input_ids`, `attention_mask` and `labels`, each (batch, longest row).
 
         With `predict_with_generate` also `prompt_input_ids` and `prompt_attention_mask`, each (batch, longest source).
         """
-        pairs = self.encode(instances)
-        rows = [[*source, *target] for source, target in pairs]
+        rows = self.encoded(instances)
         # Any id may pad, as masks come from lengths.
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
         batch = {
-            "input_ids": _pad(rows, pad),
-            "attention_mask": _pad([[1] * len(row) for row in rows], 0),
-            "labels": _pad([self._labels(*row) for row in zip(instances, pairs, strict=True)], IGNORE_INDEX),
+            "input_ids": _pad([row["input_ids"] for row in rows], pad),
+            "attention_mask": _pad([[1] * len(row["input_ids"]) for row in rows], 0),
+            "labels": _pad([row["labels"] for row in rows], IGNORE_INDEX),
         }
         if self.predict_with_generate:
-            prompts = [self.prompt(instance, source) for instance, (source, _) in zip(instances, pairs, strict=True)]
+            prompts = [self.prompt(row) for row in rows]
             batch["prompt_input_ids"] = _pad(prompts, pad, side="left")
             batch["prompt_attention_mask"] = _pad([[1] * len(prompt) for prompt in prompts], 0, side="left")
         return batch
 
-    def _labels(self, instance: Mapping, pair: tuple[list[int], list[int]]) -> list[int]:
-        """Return the labels of an encoded row, or those of the (source, target) ids of one that was not."""
-        if "labels" in instance:
-            return list(instance["labels"])
-        source, target = pair
-        return [*(source if self.train_on_source else [IGNORE_INDEX] * len(source)), *target]
 
-
-def _pad(rows: Sequence[list[int]], value: int, side: str = "right") -> torch.Tensor:
+def _pad(rows: Sequence[Sequence[int]], value: int, side: str = "right") -> torch.Tensor:
     """Return `rows` as one int64 tensor (rows, longest row), filled with `value` on a side."""
     tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
     return pad_sequence(tensors, batch_first=True, padding_value=value, padding_side=side)

@@ -87,16 +87,22 @@ class RowEncoder:
         rows = [formatted[i] | row for i, pieces in enumerate(encoded) for row in pieces]
         return {name: [row[name] for row in rows] for name in rows[0]}
 
-    def _pair(self, source: Ids, target: Ids) -> dict:
-        """Return the row of a source and its target, with BOS and EOS and cut to the limits."""
-        is_question = not target  # a row without an answer is there to be predicted
+    def pair(self, source: Ids, target: Ids) -> dict:
+        """Return the token columns of a source and its target, with BOS and EOS and cut to the limits."""
         source, target = self.pairs.with_bos(source), self.pairs.with_eos(target)
-        lengths = (len(source), len(target))
         cut_source, cut_target = source[: self.pairs.source_max_len], self.pairs.cut_target(target)
-        if len(cut_target) < 2 and not is_question:  # a target of EOS alone teaches to stop at once
-            return self._row([], [], (*lengths, *lengths), NO_ANSWER)
         ids, cuts = cut_source + cut_target, (len(source) - len(cut_source), len(target) - len(cut_target))
-        return self._row(ids, [(len(cut_source), len(ids))], (*lengths, *cuts))
+        return self._row(ids, [(len(cut_source), len(ids))], (len(source), len(target), *cuts))
+
+    def _pair(self, source: Ids, target: Ids) -> dict:
+        """Return the row of a pair, a dropped one where only EOS is left of its answer: that teaches to stop at once.
+
+        A row without an answer is there to be predicted.
+        """
+        row = self.pair(source, target)
+        if not target or row["target_tokens"] - row["target_cut"] > 1:
+            return row
+        return self._row([], [], (row["source_tokens"], row["target_tokens"]) * 2, NO_ANSWER)
 
     def _pieces(self, text: Ids) -> list[dict]:
         """Return a text as rows of at most source_max_len + target_max_len tokens; EOS closes the last one alone."""

@@ -1,9 +1,10 @@
-"""A question and its answer → token ids, with BOS and EOS and cut to the limits: the one place that knows how.
+"""A question and its answer → token ids, and what BOS, EOS and the limits make of them: the one place that knows.
 
 Sources and targets come and go as lists of equal length:
 
     pairs = PairEncoder(tokenizer, source_max_len=1024, target_max_len=256)
-    source, target = pairs.encode(["1 + 2?"], ["3"])[0]  # lists of ids
+    source, target = pairs.uncut(["1 + 2?"], ["3"])[0]  # lists of ids
+    pairs.with_bos(source), pairs.cut_target(pairs.with_eos(target))
 """
 
 from collections.abc import Sequence
@@ -51,13 +52,6 @@ class PairEncoder:
     def limit(self) -> int:
         """Tokens of a whole row."""
         return self.source_max_len + self.target_max_len
-
-    def encode(self, sources: Sequence[str], targets: Sequence[str]) -> list[tuple[Ids, Ids]]:
-        """Return the (source, target) ids of pairs, cut to the limits and with BOS and EOS."""
-        return [
-            (self.with_bos(source)[: self.source_max_len], self.cut_target(self.with_eos(target)))
-            for source, target in self.uncut(sources, targets)
-        ]
 
     def uncut(self, sources: Sequence[str], targets: Sequence[str]) -> list[tuple[Ids, Ids]]:
         """Return the (source, target) ids of pairs, which together decode to the text of source and target.

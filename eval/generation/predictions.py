@@ -95,8 +95,8 @@ def predict_line(
     ids = [token for token in ids if token != IGNORE_INDEX]
     length = next((index + 1 for index, token in enumerate(ids) if token in ends), len(ids))
     stopped = bool(ids) and ids[length - 1] in ends
-    [(source, _)] = collator.encode([row])
-    prompt = collator.prompt(row, source)
+    [encoded] = collator.encoded([row])
+    prompt = collator.prompt(encoded)
     marks = collator.text_marks if row.get("messages") else ()
 
     def mark_in(count: int) -> str | None:

@@ -34,6 +34,13 @@ def make(tokenizer, source_max_len=64, target_max_len=64, train_on_source=False,
     return DataCollatorForCausalLM(tokenizer, source_max_len, target_max_len, train_on_source, predict_with_generate)
 
 
+def parts(collator, text):
+    """Return the (source, target) ids of a text."""
+    [row] = collator.encoded([text])
+    ids, length = row["input_ids"].tolist(), row["prompt_length"]
+    return ids[:length], ids[length:]
+
+
 def test_docstring_shows_the_exact_output():
     example = doctest.DocTestFinder().find(
         DataCollatorForCausalLM,
@@ -53,7 +60,7 @@ def test_shapes_types_and_padding(tiny_tokenizer):
     assert all(tensor.dtype == torch.int64 for tensor in batch.values())
     assert batch["input_ids"].shape == batch["attention_mask"].shape == batch["labels"].shape
     assert batch["prompt_input_ids"].shape == batch["prompt_attention_mask"].shape
-    lengths = [len(source) + len(target) for source, target in make(tiny_tokenizer).encode(TEXTS)]
+    lengths = [row["length"] for row in make(tiny_tokenizer).encoded(TEXTS)]
     assert batch["input_ids"].shape == (3, max(lengths))
     assert batch["attention_mask"].sum(1).tolist() == lengths
     for row, length in enumerate(lengths):
@@ -68,7 +75,7 @@ def test_prompt_is_on_the_right_and_the_same_alone(tiny_tokenizer):
     for row, text in enumerate(TEXTS):
         alone = collator([text])
         prompt = batch["prompt_input_ids"][row][batch["prompt_attention_mask"][row].bool()]
-        assert prompt.tolist() == alone["prompt_input_ids"][0].tolist() == collator.encode([text])[0][0]
+        assert prompt.tolist() == alone["prompt_input_ids"][0].tolist() == parts(collator, text)[0]
         assert batch["prompt_attention_mask"][row, -len(prompt) :].all()
         assert alone["prompt_attention_mask"].all()
     assert "prompt_input_ids" not in make(tiny_tokenizer)(TEXTS)
@@ -97,7 +104,7 @@ def test_labels_hold_the_target_or_everything():
 )
 def test_target_keeps_one_eos_whatever_the_cut(output, limit, target):
     collator = make(word_tokenizer(), target_max_len=limit)
-    assert collator.encode([{"input": "one", "output": output}]) == [([1, 3], target)]
+    assert parts(collator, {"input": "one", "output": output}) == ([1, 3], target)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +119,7 @@ def test_target_keeps_one_eos_whatever_the_cut(output, limit, target):
 )
 def test_source_keeps_its_first_tokens_and_one_bos(text, limit, source):
     collator = make(word_tokenizer(), source_max_len=limit)
-    assert collator.encode([{"input": text, "output": "one"}]) == [(source, [3, 2])]
+    assert parts(collator, {"input": text, "output": "one"}) == (source, [3, 2])
 
 
 def test_masks_do_not_depend_on_the_pad_token():
@@ -136,7 +143,7 @@ def test_without_bos_an_empty_prompt_still_starts_generation():
 def test_tokenizes_once_a_field(monkeypatch):
     tokenizer, calls = word_tokenizer(), []
     collator = make(tokenizer)
-    assert collator.pairs.anchor == ""  # asked once
+    assert collator.encoder.pairs.anchor == ""  # asked once
     original = type(tokenizer).__call__
     monkeypatch.setattr(type(tokenizer), "__call__", lambda self, *a, **k: calls.append(a) or original(self, *a, **k))
     collator(TEXTS)
@@ -156,15 +163,16 @@ def test_a_space_that_is_put_before_every_text_stands_before_none_that_follows_a
     for backend, unk in ((spaced, None), (sentence, "<unk>")):
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", unk_token=unk)
         collator = make(tokenizer)
-        [(source, target)] = collator.pairs.uncut(["foo"], ["bar"])
+        [(source, target)] = collator.encoder.pairs.uncut(["foo"], ["bar"])
         assert tokenizer.decode(source + target).strip() == "foobar"
-        assert tokenizer.decode(collator.pairs.uncut([""], ["bar"])[0][1]).strip() == "bar"
-    [(source, target)] = collator.pairs.uncut(["x"], ["語"])
+        assert tokenizer.decode(collator.encoder.pairs.uncut([""], ["bar"])[0][1]).strip() == "bar"
+    [(source, target)] = collator.encoder.pairs.uncut(["x"], ["語"])
     assert target == [0]
 
 
 def encoded(ids, labels, prompt_length):
-    return {"input": "one", "output": "two", "input_ids": ids, "labels": labels, "prompt_length": prompt_length}
+    texts = {"input": "one", "output": "two"}
+    return texts | {"input_ids": ids, "labels": labels, "prompt_length": prompt_length, "prompt_ids": []}
 
 
 def test_rows_that_are_encoded_already_are_padded_as_they_are(monkeypatch):
@@ -185,7 +193,6 @@ def test_rows_that_are_encoded_already_are_padded_as_they_are(monkeypatch):
         "prompt_input_ids": [[1, 3, 4, 2, 5], [0, 0, 0, 0, 3], [0, 0, 0, 0, 2]],
         "prompt_attention_mask": [[1] * 5, [0, 0, 0, 0, 1], [0, 0, 0, 0, 1]],
     }
-    assert collator.encode(rows) == [([1, 3, 4, 2, 5], [6, 2]), ([3], [4]), ([], [3])]
 
 
 def test_impossible_settings_are_refused(tiny_tokenizer):
@@ -210,7 +217,8 @@ def real_tokenizer(request, shared_data):
 def test_real_tokenizers_get_bos_and_eos_once(real_tokenizer):
     bos, eos = real_tokenizer.bos_token_id, real_tokenizer.eos_token_id
     rows = TEXTS + [{"input": f"{real_tokenizer.bos_token or ''}Hi", "output": f"Hello{real_tokenizer.eos_token}"}]
-    for source, target in make(real_tokenizer, source_max_len=12, target_max_len=6).encode(rows):
+    collator = make(real_tokenizer, source_max_len=12, target_max_len=6)
+    for source, target in (parts(collator, row) for row in rows):
         assert len(source) <= 12
         assert len(target) <= 6
         assert target[-1] == eos
@@ -219,8 +227,10 @@ def test_real_tokenizers_get_bos_and_eos_once(real_tokenizer):
 
 
 def test_real_tokenizers_supervise_the_target_alone(real_tokenizer):
-    batch = make(real_tokenizer, predict_with_generate=True)(TEXTS)
-    for row, (text, (source, target)) in enumerate(zip(TEXTS, make(real_tokenizer).encode(TEXTS), strict=True)):
+    collator = make(real_tokenizer, predict_with_generate=True)
+    batch = collator(TEXTS)
+    for row, text in enumerate(TEXTS):
+        source, target = parts(collator, text)
         length = len(source) + len(target)
         assert batch["attention_mask"][row].tolist() == [1] * length + [0] * (batch["input_ids"].shape[1] - length)
         supervised = batch["labels"][row] != IGNORE_INDEX

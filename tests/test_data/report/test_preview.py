@@ -19,9 +19,9 @@ TEXTS = [
 def row_of(tokenizer, source, target):
     """A row of a source text and a supervised target text."""
     collator = DataCollatorForCausalLM(tokenizer, 10**6, 10**6, train_on_source=False, predict_with_generate=False)
-    ((start, end),) = collator.encode([{"input": source, "output": target}])
-    row = {"input_ids": start + end, "labels": [-100] * len(start) + end, "source_cut": 0, "target_cut": 0}
-    return row | {"file": "rows.jsonl", "place": 1}
+    [row] = collator.encoded([{"input": source, "output": target}])
+    ids = {name: row[name].tolist() for name in ("input_ids", "labels")}  # as a data set gives them
+    return row | ids | {"file": "rows.jsonl", "place": 1}
 
 
 def real_tokenizer(shared_data, name):
