@@ -18,8 +18,20 @@ class DataError(RequestError):
     """Data that the user has to correct: what was found and where, what is allowed, what to try next."""
 
 
+class ModelError(RequestError):
+    """A base model that cannot be loaded or tuned as asked."""
+
+
+class CheckpointError(RequestError):
+    """A checkpoint that cannot be gone on from as asked."""
+
+
 class FailedRunError(RuntimeError):
     """The run could not be finished."""
+
+
+class SavingError(FailedRunError):
+    """What was saved, or was about to be, cannot be trusted."""
 
 
 @contextlib.contextmanager

@@ -14,10 +14,9 @@ from arguments.generation import GenerationArguments
 from arguments.model import ModelArguments
 from arguments.parser import Arguments
 from arguments.training import TrainingArguments
-from common.errors import RequestError
+from common.errors import CheckpointError, RequestError
 from common.files import check_writable
 from training.checkpoint.find import check_optimizer_state, check_resumable, get_last_checkpoint
-from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.same_run import saved_prompt_format
 
 

@@ -1,6 +1,6 @@
 """All measures of generated text together: of one row, and of many.
 
-    row_scores("It is Paris.", "Paris")                     # each from 0 to 1
+    compare("It is Paris.", "Paris").means["token_f1"]       # from 0 to 1
     text_metrics(predictions, references, prefix="predict")  # {"predict_exact_match": …, …}
 
 What each one is, and where it comes from, stands in `eval/metrics/NAME/scoring.py`.
@@ -63,12 +63,6 @@ def compare_all(predictions: Sequence[str], references: Sequence[str | None]) ->
     return [
         compare(prediction, reference) if reference and reference.strip() else None for prediction, reference in pairs
     ]
-
-
-def row_scores(prediction: str, reference: str) -> dict[str, float]:
-    """Return exact_match, token_f1, rouge1, rouge2, rougeL, bleu and chrf of one row, each from 0 to 1."""
-    compared = compare(prediction, reference)
-    return compared.means | {"bleu": bleu_score(compared.bleu), "chrf": chrf_score(compared.chrf)}
 
 
 def text_metrics(

@@ -8,7 +8,6 @@ head is applied to its last token alone. Whether a model keeps the prompts apart
 anything is scored.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ import torch
 from accelerate.utils import send_to_device
 from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 
-from common.forward import EXACT, relative_difference, rounding_limit
+from common.forward import EXACT, on_one_device, relative_difference, rounding_limit, takes
 from eval.mmlu.prompts import Prompt, common_length
 
 # Tokens of several prompts in one pass at most. More of them use the weights better, and compute more attention scores
@@ -232,17 +231,6 @@ def run(model: PreTrainedModel, ids: list[int], last: list[int], **inputs: Any) 
     return logits[0, last]
 
 
-def takes(model: PreTrainedModel, name: str) -> bool:
-    """Return whether the model's forward, under its adapters, takes an argument of this name."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return name in inspect.signature(base.forward).parameters
-
-
-def on_one_device(model: PreTrainedModel) -> bool:
-    """Return whether the whole model is on one device."""
-    return len(set((getattr(model, "hf_device_map", None) or {}).values())) <= 1
-
-
 def cannot_share(cache: PrefixCache, prompts: Sequence[Prompt]) -> str | None:
     """Return why prompts cannot go over one prefix with the model of this cache, or None where they can.
 
@@ -260,11 +248,11 @@ def cannot_share(cache: PrefixCache, prompts: Sequence[Prompt]) -> str | None:
     if attention not in ("sdpa", "eager", None):
         return f"its attention ({attention}) takes no mask of one's own"
     members = max(groups, key=lambda members: max(len(prompts[index].ids) for index in members))
-    rows = sorted((prompts[index].ids for index in members), key=len, reverse=True)
-    # One that is the beginning of another is no neighbour that could show in it.
-    other = next((row for row in rows[1:] if row != rows[0][: len(row)]), rows[1])
+    neighbour, *rows = sorted((prompts[index].ids for index in members), key=len, reverse=True)
+    # A prompt that its neighbour begins with sees the same tokens whether the two are kept apart or not.
+    row = next((row for row in rows if row != neighbour[: len(row)]), rows[0])
     try:
-        differences = differences_when_shared(cache, shared_length(rows), rows[0], other)
+        differences = differences_when_shared(cache, shared_length([neighbour, *rows]), neighbour, row)
     except torch.OutOfMemoryError:
         raise
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, NotImplementedError) as error:
@@ -279,14 +267,16 @@ def cannot_share(cache: PrefixCache, prompts: Sequence[Prompt]) -> str | None:
     return None
 
 
-def differences_when_shared(cache: PrefixCache, shared: int, other: list[int], row: list[int]) -> tuple[float, float]:
-    """Return how far the logits behind `row`, packed behind `other` over `shared` tokens, are from what they must be.
+def differences_when_shared(
+    cache: PrefixCache, shared: int, neighbour: list[int], row: list[int]
+) -> tuple[float, float]:
+    """Return how far the logits behind `row`, packed behind `neighbour` over `shared` tokens, are from the right ones.
 
     Returns:
-        The relative difference from its logits by itself; and from those beside another neighbour, which must be the
-        same almost to the bit at every precision, as all shapes are.
+        The relative difference from its logits by itself; and from its logits beside another neighbour. The latter is
+        almost zero at every precision, as all shapes are the same.
     """
-    rests = [other[shared:], row[shared:]]
+    rests = [neighbour[shared:], row[shared:]]
     cache.go_to(row[:shared])
     packed = cache.logits_behind(rests)[-1]
     changed = with_other_tokens(*rests, cache.model.get_input_embeddings().num_embeddings)

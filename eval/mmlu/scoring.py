@@ -20,14 +20,13 @@ from transformers import (
     TrainingArguments,
 )
 
-from common.forward import evaluating
+from common.forward import evaluating, has_position_table
 from data.mmlu.prompts import LETTERS
 from eval.mmlu.metrics import answered_right, mmlu_metrics
 from eval.mmlu.prefix import group, next_logits
 from eval.mmlu.prompts import Prompt, encode_prompts, letter_tokens
 
 FLAG = "--mmlu_source_max_len"
-POSITION_TABLES = ("wpe", "embed_positions", "position_embeddings")  # what such tables are called in transformers
 
 
 def score_mmlu(
@@ -93,13 +92,6 @@ def note_lengths(prompts: list[Prompt], limit: str) -> None:
         print(
             f"note: {longer:,} of {len(prompts):,} MMLU questions are over {limit} tokens by themselves and stay whole."
         )
-
-
-def has_position_table(model: torch.nn.Module) -> bool:
-    """Return whether the model looks positions up, and so has no more; others compute them (rotary, ALiBi)."""
-    modules = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Embedding))
-    buffers = (name for name, _ in model.named_buffers())
-    return any(name.rpartition(".")[2] in POSITION_TABLES for names in (modules, buffers) for name in names)
 
 
 class MMLUEvalCallback(TrainerCallback):

@@ -5,9 +5,9 @@ import pytest
 from arguments import settings as rules
 from arguments.parser import parse
 from arguments.settings import value_of
+from common.errors import ModelError
 from training.model.base import hub_options, load_config
 from training.model.build import check_layer_names
-from training.model.device import ModelError
 
 EVALUATED = ["--eval_strategy", "steps", "--eval_steps", "1"]
 

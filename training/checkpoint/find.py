@@ -8,14 +8,9 @@ A checkpoint that its manifest does not vouch for is named and passed over.
 import os
 from pathlib import Path
 
+from common.errors import CheckpointError
 from common.outputs import COMPLETED, MANIFEST
-from training.checkpoint.manifest import (
-    OLD_ADAPTER_FOLDER,
-    CheckpointError,
-    find_damage,
-    has_adapter,
-    is_old_layout,
-)
+from training.checkpoint.manifest import OLD_ADAPTER_FOLDER, find_damage, has_adapter, is_old_layout
 
 
 def get_last_checkpoint(checkpoint_dir: str | os.PathLike) -> tuple[str | None, bool]:

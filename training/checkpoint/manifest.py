@@ -12,20 +12,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from common.errors import FailedRunError, RequestError
 from common.files import read_json, write_json
 from common.outputs import COMPLETED, MANIFEST
 
 OLD_ADAPTER_FOLDER = "adapter_model"  # where the published QLoRA script put the adapter of a checkpoint
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-
-
-class CheckpointError(RequestError):
-    """A checkpoint that cannot be gone on from as asked."""
-
-
-class SavingError(FailedRunError):
-    """What was saved, or was about to be, cannot be trusted."""
 
 
 def sha256(path: Path) -> str:

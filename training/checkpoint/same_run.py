@@ -14,8 +14,9 @@ from arguments.data import DataArguments
 from arguments.declare import affects
 from arguments.model import ModelArguments
 from arguments.training import TrainingArguments
+from common.errors import CheckpointError
 from common.files import read_json
-from training.checkpoint.manifest import CheckpointError, saved_flags
+from training.checkpoint.manifest import saved_flags
 
 HELD_OUT = "rows held out of training"  # recorded beside the flags, which say it in several ways
 PROCESSES = "number of processes"  # which decides, too, how many rows a step has

@@ -16,10 +16,11 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from common.errors import SavingError
 from common.files import write_json
 from common.outputs import COMPLETED, MANIFEST
 from training.checkpoint.find import checkpoints_in
-from training.checkpoint.manifest import SavingError, write_manifest
+from training.checkpoint.manifest import write_manifest
 
 
 class SavePeftModelCallback(TrainerCallback):

@@ -6,13 +6,13 @@
 A vocabulary of 150,000 makes the logits of all positions the largest tensor of a step.
 """
 
-import inspect
 from collections.abc import Mapping
 
 import torch
 from torch import nn
 from transformers.utils import ModelOutput
 
+from common.forward import forward_parameters, takes
 from common.labels import IGNORE_INDEX
 
 PROMPT = "prompt_"  # the collator's prefix for the left-padded prompts that generation starts from
@@ -103,7 +103,6 @@ def row_losses(logits: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torc
 
 
 def takes_logits_to_keep(model: nn.Module) -> bool:
-    """Return whether the forward pass of a (PEFT-wrapped) model can skip the head where nothing is supervised."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    parameters = inspect.signature(base.forward).parameters
-    return "logits_to_keep" in parameters and any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    """Return whether the forward pass of a model can skip the head where nothing is supervised."""
+    parameters = forward_parameters(model).values()
+    return takes(model, "logits_to_keep") and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)

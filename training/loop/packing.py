@@ -1,6 +1,5 @@
-"""Whether packed rows stay apart: which architectures are known to, and a check of the model that is trained.
+"""Whether packed rows stay apart: a check of the model that is trained, beside `training.model.base.check_packable`.
 
-    check_packable("llama")
     check_packing(model, micro_batches, skips_head=True)     # before they are trained on
 
 A model in which packed rows see one another trains without an error, and learns something else.
@@ -17,27 +16,8 @@ from common.errors import FailedRunError
 from common.forward import relative_difference, rounding_limit
 from common.labels import IGNORE_INDEX
 from training.loop.loss import supervised_logits, supervised_only
-from training.model.device import ModelError
 
-# Model types whose packed logits equal the unpacked ones; tests/test_data/batches/test_packing.py proves each.
-PACKABLE = (
-    "cohere", "gemma", "gemma2", "gemma3_text", "glm4", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "granite", "llama",
-    "mistral", "olmo", "olmo2", "phi", "phi3", "qwen2", "qwen3", "smollm3", "starcoder2",
-)  # fmt: skip
 CHECKED_ROWS = 4  # the last ones of a sequence, which would see all that stands before them
-
-
-def check_packable(model_type: str) -> None:
-    """Refuse --packing for an architecture in which packed rows might see one another.
-
-    Raises:
-        ModelError: naming it, and those that are known to keep rows apart.
-    """
-    if model_type not in PACKABLE:
-        raise ModelError(
-            f"--packing with a model of type {model_type}: it is not known to keep packed rows apart, and where they "
-            f"see one another training goes wrong in silence. Leave --packing out. Known are: {', '.join(PACKABLE)}."
-        )
 
 
 def rows_in(sequence: Mapping[str, torch.Tensor]) -> int:

@@ -21,9 +21,9 @@ from transformers import GenerationConfig, Seq2SeqTrainer
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import seed_worker
 
-from common.errors import failing_as
+from common.errors import SavingError, failing_as
+from common.forward import on_one_device
 from common.outputs import MODEL_CARD
-from training.checkpoint.manifest import SavingError
 from training.loop.callbacks import LogLineCallback
 from training.loop.loss import (
     PROMPT,
@@ -66,8 +66,7 @@ class QLoRATrainer(Seq2SeqTrainer):
     ):
         super().__init__(*args, **kwargs)
         self.generation, self.step_collator, self.packing_unchecked = generation, step_collator, packing
-        devices = set((getattr(self.model, "hf_device_map", None) or {}).values())
-        self.skips_head = takes_logits_to_keep(self.model) and len(devices) <= 1
+        self.skips_head = takes_logits_to_keep(self.model) and on_one_device(self.model)
         if self.args.use_liger_kernel:  # its kernels compute the loss of whole batches in the model
             self.skips_head = False
         else:

@@ -14,8 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from arguments.model import ModelArguments
 from arguments.training import TrainingArguments
-from common.errors import FailedRunError
-from training.model.device import ModelError, device_options
+from common.errors import FailedRunError, ModelError
+from common.forward import has_position_table
+from training.model.device import device_options
 from training.model.files import cannot_load_model, convert_pickles, error_text
 from training.model.quantization import (
     check_shapes,
@@ -28,8 +29,11 @@ from training.model.quantization import (
     wrong_shape,
 )
 
-# Architectures with a learned table of positions, which ends where the model does.
-LEARNED_POSITIONS = ("gpt2", "gpt_neo", "opt", "gpt_bigcode", "biogpt", "xglm", "openai-gpt", "codegen2")
+# Model types whose packed logits equal the unpacked ones; tests/test_data/batches/test_packing.py proves each.
+PACKABLE = (
+    "cohere", "gemma", "gemma2", "gemma3_text", "glm4", "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "granite", "llama",
+    "mistral", "olmo", "olmo2", "phi", "phi3", "qwen2", "qwen3", "smollm3", "starcoder2",
+)  # fmt: skip
 
 
 def hub_options(model: ModelArguments, cache_dir: str | None) -> dict[str, Any]:
@@ -79,11 +83,12 @@ def context_of(config: PretrainedConfig) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
-def check_context(config: PretrainedConfig, name: str, source: int, answer: int) -> None:
+def check_context(config: PretrainedConfig, name: str, options: dict[str, Any], source: int, answer: int) -> None:
     """Say where rows may be longer than what the model was made for, and refuse where it has no place for them.
 
     Args:
         name: of the model.
+        options: see `hub_options`.
         source, answer: tokens of the longest source and of the longest answer.
 
     Raises:
@@ -93,12 +98,25 @@ def check_context(config: PretrainedConfig, name: str, source: int, answer: int)
     if context is None or longest <= context:
         return
     flags = f"--source_max_len {source} and answers of up to {answer} tokens"
-    if config.get_text_config().model_type in LEARNED_POSITIONS:
+    if has_position_table(build_skeleton(config, name, options)):
         raise ModelError(
             f"{flags} make {longest:,} tokens; {name} has {context:,} positions and fails beyond. "
             f"Try --source_max_len {max(context - answer, 1)}, or a smaller --target_max_len and --max_new_tokens."
         )
     print(f"note: {flags} make {longest:,} tokens; this model was made for {context:,}.")
+
+
+def check_packable(model_type: str) -> None:
+    """Refuse --packing for an architecture in which packed rows might see one another.
+
+    Raises:
+        ModelError: naming it, and those that are known to keep rows apart.
+    """
+    if model_type not in PACKABLE:
+        raise ModelError(
+            f"--packing with a model of type {model_type}: it is not known to keep packed rows apart, and where they "
+            f"see one another training goes wrong in silence. Leave --packing out. Known are: {', '.join(PACKABLE)}."
+        )
 
 
 def build_skeleton(config: PretrainedConfig, name: str, options: dict[str, Any]) -> PreTrainedModel:

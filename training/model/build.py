@@ -16,10 +16,10 @@ from arguments.data import DataArguments
 from arguments.model import ModelArguments
 from arguments.training import TrainingArguments
 from training.checkpoint.find import check_whole_model
-from training.loop.packing import check_packable
 from training.model.base import (
     build_skeleton,
     check_context,
+    check_packable,
     context_of,
     hub_options,
     load_base_model,
@@ -75,7 +75,7 @@ def read_base(
     config = load_config(weights, options)
     if training.do_train or training.do_eval or training.do_predict:
         answer = max(data.target_max_len, max_new_tokens if training.do_predict else 0)
-        check_context(config, name, data.source_max_len, answer)
+        check_context(config, name, options, data.source_max_len, answer)
     check_layer_names(config, training, name, options)
     if training.packing and training.do_train:
         check_packable(config.model_type)

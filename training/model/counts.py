@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from training.model.device import ModelError
+from common.errors import ModelError
 
 
 @dataclass

@@ -13,7 +13,7 @@ import torch
 
 from arguments.declare import require
 from arguments.training import TrainingArguments
-from common.errors import RequestError
+from common.errors import ModelError
 
 # What paged optimizers are without CUDA's unified memory.
 PLAIN_TWINS = {
@@ -24,10 +24,6 @@ PLAIN_TWINS = {
     "paged_ademamix_32bit": "ademamix",
     "paged_ademamix_8bit": "ademamix_8bit",
 }
-
-
-class ModelError(RequestError):
-    """The base model cannot be loaded or tuned as asked."""
 
 
 def uses_cuda(training: TrainingArguments) -> bool:

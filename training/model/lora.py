@@ -15,10 +15,9 @@ from transformers.pytorch_utils import Conv1D
 from transformers.trainer_utils import check_target_module_exists
 
 from arguments.training import TrainingArguments
+from common.errors import CheckpointError, ModelError
 from training.checkpoint.find import adapter_directory
-from training.checkpoint.manifest import CheckpointError
 from training.checkpoint.same_run import check_same_adapter
-from training.model.device import ModelError
 from training.model.files import error_text
 
 

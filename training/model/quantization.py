@@ -11,7 +11,7 @@ import torch
 from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
 from arguments.training import TrainingArguments
-from training.model.device import ModelError
+from common.errors import ModelError
 
 
 def compute_dtype(training: TrainingArguments) -> torch.dtype:

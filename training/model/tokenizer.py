@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from training.model.device import ModelError
+from common.errors import ModelError
 from training.model.files import cannot_load_tokenizer, directory_of, no_vocabulary_reason, vocabulary_reason
 from training.model.sentencepiece import follow_model, model_file
 

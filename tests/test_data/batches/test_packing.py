@@ -20,8 +20,10 @@ from tests.test_training.loop.test_trainer import rows_of
 from training.loop import packing
 from training.loop import trainer as trainer_module
 from training.loop.loss import supervised_only, takes_logits_to_keep
-from training.loop.packing import PACKABLE, packing_error, unpack
+from training.loop.packing import packing_error, unpack
 from training.loop.steps import collate_step
+from training.model import base
+from training.model.base import PACKABLE
 
 LEAKY = ("bloom", "falcon", "mpt", "opt")  # their attention knows nothing of positions that restart
 
@@ -289,7 +291,7 @@ def test_unknown_architecture_is_refused(opt_base, command, capsys, tmp_path):
 
 def test_run_that_leaks_is_stopped_before_its_first_step(opt_base, command, capsys, tmp_path, monkeypatch):
     """As if a leaky architecture stood on the list."""
-    monkeypatch.setattr(packing, "PACKABLE", (*PACKABLE, "opt"))
+    monkeypatch.setattr(base, "PACKABLE", (*PACKABLE, "opt"))
     assert qlora.main(command(opt_base, "--packing", "--save_steps", "1")) == 1
     assert "leave --packing out" in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("checkpoint-*"))

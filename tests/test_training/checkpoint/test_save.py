@@ -6,8 +6,8 @@ import pytest
 from transformers import TrainerCallback
 
 import qlora
+from common.errors import SavingError
 from training.checkpoint.find import get_last_checkpoint
-from training.checkpoint.manifest import SavingError
 from training.checkpoint.save import check_reads_back
 
 FULL = ("--full_finetune", "--bits", "32", "--learning_rate", "0.001")

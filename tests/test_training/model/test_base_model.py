@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from common.errors import FailedRunError
+from common.errors import FailedRunError, ModelError
 from qlora import get_accelerate_model
 from tests.support.rounding import assert_near
-from training.model.device import ModelError, device_options
+from training.model.device import device_options
 from training.model.quantization import compute_dtype, weight_dtype
 
 IDS = torch.tensor([[0, 17, 42, 99, 7, 300], [0, 1, 2, 3, 4, 5]])  # (batch, length)

@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from common.errors import CheckpointError, ModelError
 from qlora import find_all_linear_names, get_accelerate_model, print_trainable_parameters
 from tests.conftest import ARCHITECTURES
 from tests.support.rounding import assert_near
-from training.checkpoint.manifest import CheckpointError
 from training.model.counts import count_parameters
-from training.model.device import ModelError
 from training.model.lora import add_adapters
 
 LLAMA_LAYERS = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]

@@ -6,9 +6,9 @@ import shutil
 import httpx2  # with which huggingface_hub asks
 import pytest
 
+from common.errors import ModelError
 from tests.conftest import tiny_config
 from training.model.base import load_config, read_weights
-from training.model.device import ModelError
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:9e556afd44213b6bd1be2b850ebbbd98\nsize 499723\n"
 SHARD, INDEX = "model-00002-of-00003.safetensors", "model.safetensors.index.json"
