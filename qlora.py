@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from arguments.parser import Arguments, check_installed, parse
 from common.commands import exit_status
-from data.sources.mixes import check_sources, hub_names
+from common.launcher import rank
+from data.sources.mixes import Names, parse_names
 
 if TYPE_CHECKING:  # torch takes seconds to import, which neither --help nor a refusal waits for.
     from datasets import Dataset
@@ -72,30 +73,34 @@ def run(argv: list[str]) -> int:
     """Ask, read, train, measure, and say what came of it."""
     check_installed()
     arguments = parse(argv)
-    check_sources(arguments.data)
+    names = parse_names(arguments.data)
     questions = read_mmlu(arguments)
     quiet()
     from transformers import set_seed
 
+    from training.checkpoint.same_run import recorded_flags, with_data
     from training.loop.arguments import library_arguments
     from training.loop.memory import explaining_memory
     from training.model.build import build_model, read_base
     from training.model.counts import print_parameters
-    from training.notes import print_notes
+    from training.notes import print_data_changes, print_notes
     from training.plan import make_plan, prepare_output
 
     plan = make_plan(arguments)
     if plan.data.preview is not None:
-        return show_rows(plan)
+        return show_rows(plan, names)
     settings = library_arguments(plan.training)
-    print_notes(plan, settings)
+    flags = recorded_flags(plan.model, plan.data, plan.training, settings.optim.value, settings.world_size)
+    print_notes(plan, flags)
     if not plan.has_work:
         return 0
     prepare_output(plan.training.output_dir)
     check_push(plan, settings)
     try_flags(plan, settings)
     base = read_base(plan.model, plan.data, plan.training, plan.generation.max_new_tokens, plan.checkpoint)
-    module, flags = prepare_data(plan, settings, base)
+    module = prepare_data(plan, settings, names, base)
+    flags = with_data(flags, module.prompt_format, module.digest, module.template_digest)
+    print_data_changes(plan, flags)
     try_flags(plan, settings, rows=module.train)
     set_seed(plan.training.seed)
     model = build_model(plan.model, plan.training, base, plan.checkpoint)
@@ -106,7 +111,7 @@ def run(argv: list[str]) -> int:
         if signum is not None:
             return 128 + signum
         measure(plan, trainer, mmlu, module)
-    finish(plan, trainer, argv, flags)
+    finish(plan, trainer, argv, flags, names)
     return 0
 
 
@@ -128,31 +133,31 @@ def read_mmlu(arguments: Arguments) -> list[dict[str, str]]:
 
 def quiet() -> None:
     """Let the first process of a launcher speak for all, and leave out advice of libraries that does not help here."""
-    if int(os.environ.get("RANK", "0")) != 0:
+    if rank() != 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open as long as the process)
     # On CPUs with AVX512-BF16 bitsandbytes asks for a package of kernels that compute in bfloat16 and have no backward;
     # `training.model.quantization.settle_4bit_layers` keeps 4-bit layers from using them.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
-def show_rows(plan: "Plan") -> int:
+def show_rows(plan: "Plan", names: Names) -> int:
     """Print the data report and rows as the model will see them."""
     from data.report.preview import preview
     from training.model.build import read_base
 
     base = read_base(plan.model, plan.data, plan.training, plan.generation.max_new_tokens, plan.checkpoint)
-    module = load_data(plan, base)
+    module = load_data(plan, names, base)
     rows = next(rows for rows in (module.train, module.eval, module.predict) if rows is not None)
     print(f"\n{preview(rows, base.tokenizer, plan.data.preview)}")
     return 0
 
 
-def load_data(plan: "Plan", base: "Base") -> "DataModule":
+def load_data(plan: "Plan", names: Names, base: "Base") -> "DataModule":
     """Load, check and tokenize the data."""
     from data.loading import make_data_module
 
     token = plan.model.use_auth_token
-    return make_data_module(base.tokenizer, plan.data, plan.training, token=token, context=base.context)
+    return make_data_module(base.tokenizer, plan.data, plan.training, names=names, token=token, context=base.context)
 
 
 def check_push(plan: "Plan", settings: "Seq2SeqTrainingArguments") -> None:
@@ -179,33 +184,16 @@ def try_flags(plan: "Plan", settings: "Seq2SeqTrainingArguments", rows: "Dataset
         try_schedule(plan.training, settings, steps)
 
 
-def prepare_data(
-    plan: "Plan", settings: "Seq2SeqTrainingArguments", base: "Base"
-) -> tuple["DataModule", dict[str, Any]]:
-    """Load the data, the first process before the others, which then find it done; report on it.
-
-    Returns:
-        (module, flags): the data, and what a checkpoint records.
-    """
+def prepare_data(plan: "Plan", settings: "Seq2SeqTrainingArguments", names: Names, base: "Base") -> "DataModule":
+    """Load the data, the first process before the others, which then find it done; write the report on it."""
     from common.files import write_json
     from common.outputs import DATA_REPORT
-    from training.checkpoint.same_run import DATA_DIGEST, TEMPLATE_DIGEST, changed_data, recorded_flags
 
-    training = plan.training
     with settings.main_process_first(desc="preparing the data"):
-        module = load_data(plan, base)
-    flags = recorded_flags(plan.model, plan.data, training, settings.optim.value, settings.world_size)
-    flags |= {
-        "prompt_format": module.prompt_format,
-        DATA_DIGEST: module.digest,
-        TEMPLATE_DIGEST: module.template_digest,
-    }
-    warning = plan.checkpoint and changed_data(flags, plan.checkpoint, training.do_train)
-    if warning:
-        print(warning)
-    if training.do_train and settings.process_index == 0:
-        write_json(Path(training.output_dir) / DATA_REPORT, module.report)
-    return module, flags
+        module = load_data(plan, names, base)
+    if plan.training.do_train and settings.process_index == 0:
+        write_json(Path(plan.training.output_dir) / DATA_REPORT, module.report)
+    return module
 
 
 def make_trainer(
@@ -252,14 +240,12 @@ def make_trainer(
 
 def train_and_save(plan: "Plan", trainer: "QLoRATrainer", flags: dict[str, Any]) -> int | None:
     """Train; save and mark the run completed, unless a signal (returned) stopped it."""
-    from common.outputs import COMPLETED
     from eval.report.metrics import forget_results, save_results
     from training.checkpoint.save import save_final
     from training.loop.train import train_model
 
     output_dir = plan.training.output_dir
-    if trainer.is_world_process_zero():  # what said that an earlier run was done, and how good it was
-        (Path(output_dir) / COMPLETED).unlink(missing_ok=True)
+    if trainer.is_world_process_zero():
         forget_results(output_dir)
     metrics, signum = train_model(trainer, plan.checkpoint)
     if signum is not None:
@@ -298,7 +284,7 @@ def measure(plan: "Plan", trainer: "QLoRATrainer", mmlu: "MMLUEvalCallback | Non
         forget_comparison(output_dir, training.do_predict)
 
 
-def finish(plan: "Plan", trainer: "QLoRATrainer", argv: list[str], flags: dict[str, Any]) -> None:
+def finish(plan: "Plan", trainer: "QLoRATrainer", argv: list[str], flags: dict[str, Any], names: Names) -> None:
     """Write the model card, push it with the rest where asked to, and sum up."""
     from eval.report.card import card_facts, refresh_model_card, write_model_card
     from eval.report.summary import print_summary
@@ -306,7 +292,7 @@ def finish(plan: "Plan", trainer: "QLoRATrainer", argv: list[str], flags: dict[s
     training = plan.training
     if trainer.is_world_process_zero():
         if training.do_train:
-            write_model_card(card_facts(plan.model, plan.data, training, flags, argv, hub_names(plan.data.dataset)))
+            write_model_card(card_facts(plan.model, plan.data, training, flags, argv, names.on_hub))
         elif plan.tuned and training.resume_from_checkpoint is None:  # which may name other weights than the card is of
             refresh_model_card(training.output_dir)
         if plan.pushes:

@@ -6,7 +6,6 @@ A test holds names, types and defaults to the pinned transformers; OUR_DEFAULTS 
 values are handed to the library's own class by `training.loop.arguments.library_arguments`.
 """
 
-import os
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -54,11 +53,6 @@ WARMUP: Rule = (
     lambda n: 0 <= n < 1 or (n >= 1 and n == int(n)),
 )
 MAX_STEPS: Rule = ("1 or more, or -1 for --num_train_epochs", lambda n: n == -1 or n >= 1)
-
-
-def launched() -> bool:
-    """Return whether a launcher such as torchrun started this process."""
-    return "LOCAL_RANK" in os.environ
 
 
 @dataclass(frozen=True)

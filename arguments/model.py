@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass
 
 from arguments.declare import check_values, option, require, settle
+from common.launcher import processes
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,9 @@ class ModelArguments:
         settle(self, model_name_or_path=os.path.expanduser(self.model_name_or_path.strip()))
         require(bool(self.model_name_or_path), "--model_name_or_path is empty: give a directory or a hub name.")
         self.check_path()
-        processes = os.environ.get("WORLD_SIZE", "1")
         require(
-            self.device_map is None or int(processes) == 1,
-            f"--device_map {self.device_map} under a launcher (WORLD_SIZE {processes}): each process has one GPU "
+            self.device_map is None or processes() == 1,
+            f"--device_map {self.device_map} under a launcher (WORLD_SIZE {processes()}): each process has one GPU "
             "there. Leave --device_map out, or start one process without a launcher.",
         )
 

@@ -40,7 +40,7 @@ POSITIVE: Rule = ("a number above 0", lambda x: is_number(x) and x > 0)
 NOT_NEGATIVE: Rule = ("a number, 0 or more", lambda x: is_number(x) and x >= 0)
 SHARE: Rule = ("a number from 0 to 1", lambda x: is_number(x) and 0 <= x <= 1)
 PROPER_SHARE: Rule = ("a number between 0 and 1", lambda x: is_number(x) and 0 < x < 1)
-BELOW_1: Rule = ("a number from 0 to below 1", lambda x: is_number(x) and 0 <= x < 1)
+FRACTION: Rule = ("a number from 0 to below 1", lambda x: is_number(x) and 0 <= x < 1)
 WORD: Rule = ("a word", lambda value: isinstance(value, str))
 ANYTHING: Rule = ("anything", lambda value: True)  # the library checks it before a model loads
 
@@ -94,7 +94,7 @@ OPTIMIZER_NAMES = (
     "apollo_adamw_layerwise", "stable_adamw",
 )  # fmt: skip
 ADEMAMIX = {
-    "beta1": BELOW_1, "beta2": BELOW_1, "beta3": BELOW_1, "alpha": NOT_NEGATIVE, "eps": NOT_NEGATIVE,
+    "beta1": FRACTION, "beta2": FRACTION, "beta3": FRACTION, "alpha": NOT_NEGATIVE, "eps": NOT_NEGATIVE,
     "t_alpha": whole(1), "t_beta3": whole(1),
 }  # fmt: skip
 GALORE = {"rank": whole(1), "update_proj_gap": whole(1), "scale": NUMBER, "proj_type": WORD}
@@ -106,7 +106,7 @@ DTYPES = ("momentum_dtype", "variance_dtype", "compensation_buffer_dtype")
 OPTIMIZERS: dict[str, dict[str, Rule]] = {
     "sgd": {"momentum": NOT_NEGATIVE, "dampening": NUMBER, "nesterov": TRUTH},
     "adagrad": {"lr_decay": NOT_NEGATIVE, "eps": NOT_NEGATIVE},
-    "rmsprop": {"momentum": NOT_NEGATIVE, "alpha": BELOW_1, "eps": NOT_NEGATIVE, "centered": TRUTH},
+    "rmsprop": {"momentum": NOT_NEGATIVE, "alpha": FRACTION, "eps": NOT_NEGATIVE, "centered": TRUTH},
     "adamw_anyprecision": {"use_kahan_summation": TRUTH, **dict.fromkeys(DTYPES, WORD)},
     "adamw_torch_4bit": {"bf16_stochastic_round": TRUTH},
     "adamw_torch_8bit": {"bf16_stochastic_round": TRUTH},

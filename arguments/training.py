@@ -25,10 +25,11 @@ from arguments.checks import (
 )
 from arguments.declare import ABOVE_0, AT_LEAST_1, BELOW_1, Rule, check_values, option, require, require_package, settle
 from arguments.evaluation import EvaluationArguments
-from arguments.library_flags import DEFAULT_MAX_STEPS, DEFAULT_OPTIM, GROUPING_STRATEGIES, launched
+from arguments.library_flags import DEFAULT_MAX_STEPS, DEFAULT_OPTIM, GROUPING_STRATEGIES
 from arguments.settings import FOLLOWING_SCHEDULES, PROJECTING_OPTIMIZERS
+from common.launcher import local_rank
 
-SHARE: Rule = ("from 0 to 1", lambda x: 0 <= x <= 1)
+UP_TO_1: Rule = ("from 0 to 1", lambda x: 0 <= x <= 1)
 TAKING_STEPS_APART = ("split_batches", "dispatch_batches")  # settings of --accelerator_config
 
 
@@ -77,7 +78,7 @@ class TrainingArguments(EvaluationArguments):
         affects="rows",
     )
     warmup_ratio: float = option(
-        0.03, "Share of the steps used to warm up; --warmup_steps, if given, wins.", rule=SHARE
+        0.03, "Share of the steps used to warm up; --warmup_steps, if given, wins.", rule=UP_TO_1
     )
 
     def __post_init__(self):
@@ -237,10 +238,10 @@ class TrainingArguments(EvaluationArguments):
         for names, needed, is_there in self.needs():
             flags = self.flags_set(names)
             require(not flags or is_there, f"{', '.join(flags)}: no effect without {needed}.")
-        here = int(os.environ.get("LOCAL_RANK", "-1"))
+        here = local_rank()
         require(
             self.local_rank in (-1, here),
-            f"--local_rank {self.local_rank}: the launcher says it in LOCAL_RANK ({here if here >= 0 else 'unset'}); "
+            f"--local_rank {self.local_rank}: the launcher says it in LOCAL_RANK ({here}); "
             "start with torchrun, and leave the flag out.",
         )
         best = "max" if self.more_is_better else "min"
@@ -296,7 +297,7 @@ class TrainingArguments(EvaluationArguments):
             (checkpointing, "--gradient_checkpointing", self.checkpoints_activations),
             (("liger_kernel_config",), "--use_liger_kernel", self.use_liger_kernel),
             (("fsdp_config",), "--fsdp", bool(self.fsdp)),
-            (("fsdp", "ddp_backend"), "a launcher, such as torchrun", launched()),
+            (("fsdp", "ddp_backend"), "a launcher, such as torchrun", local_rank() is not None),
             (("optim_target_modules",), f"--optim {projecting}", self.optim in PROJECTING_OPTIMIZERS),
         ]
 
@@ -322,5 +323,5 @@ class TrainingArguments(EvaluationArguments):
                 self.train_sampling_strategy in GROUPING_STRATEGIES,
             ),
             (("torch_empty_cache_steps",), "a GPU", not on_cpu),
-            (processes, "a launcher, such as torchrun", launched()),
+            (processes, "a launcher, such as torchrun", local_rank() is not None),
         ]

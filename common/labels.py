@@ -1,4 +1,6 @@
-"""The label of tokens that are not learned, which the collator, the loss and the predictions share."""
+"""What the collator puts into a batch and the loss, generation and predictions read: names and labels they share."""
 
 # What torch's cross entropy leaves out. https://docs.pytorch.org/docs/stable/generated/torch.nn.CrossEntropyLoss.html
 IGNORE_INDEX = -100
+
+PROMPT = "prompt_"  # before the names of the left-padded prompts that generation starts from

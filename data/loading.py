@@ -19,6 +19,7 @@ from data.cache import cache_directory, key_of
 from data.formats.layout import LAYOUTS
 from data.rows import sample_tools
 from data.selection import Request, Rows, Splits, first_rows, load_rows, say
+from data.sources.mixes import Names, parse_names
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -66,6 +67,7 @@ def make_data_module(
     data: DataArguments,
     training: TrainingArguments,
     *,
+    names: Names | None = None,
     token: bool = False,
     context: int | None = None,
 ) -> DataModule:
@@ -76,6 +78,7 @@ def make_data_module(
 
     Args:
         tokenizer: of the base model, with EOS and pad token.
+        names: what --dataset and --eval_dataset name; None reads it from `data`.
         token: whether a stored token of the hub is required and sent.
         context: how many tokens the model was made for, where that is known.
 
@@ -84,7 +87,8 @@ def make_data_module(
     """
     has_template = bool(data.chat_template or tokenizer.chat_template)
     # Servers ask a model by its chat template, so that is the default where it has one.
-    request = Request(data, training, token, data.prompt_format or ("chat" if has_template else "alpaca"))
+    prompt_format = data.prompt_format or ("chat" if has_template else "alpaca")
+    request = Request(data, training, names or parse_names(data), token, prompt_format)
     rows = load_rows(request)
     splits = first_rows(rows, data)
     tools = [sample for _, split in splits.items() for sample in sample_tools(split)]

@@ -11,7 +11,7 @@ import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,11 +63,18 @@ class Account:
             label = name if name.isprintable() else name.encode("unicode_escape").decode()
             self.unused[label] = self.unused.get(label, 0) + 1
 
-    def summary(self) -> dict[str, Any]:
-        """Return what the data report says of the source: `rows` are left, `dropped` gives {"rows", "places"}."""
+    def summary(self, dropped_later: Sequence[tuple[str, int]] = ()) -> dict[str, Any]:
+        """Return what the data report says of the source: `rows` are left, `dropped` gives {"rows", "places"}.
+
+        Args:
+            dropped_later: (reason, place) of each row that was dropped since.
+        """
         counts = {name: value for name, value in asdict(self).items() if name not in ("columns", "prompts")}
-        dropped = {reason: {"rows": len(places), "places": places} for reason, places in self.dropped.items()}
-        return counts | {"dropped": dropped}
+        places = {reason: [*at] for reason, at in self.dropped.items()}
+        for reason, place in dropped_later:
+            places.setdefault(reason, []).append(place)
+        dropped = {reason: {"rows": len(at), "places": at} for reason, at in places.items()}
+        return counts | {"rows": self.rows - len(dropped_later), "dropped": dropped}
 
 
 def count_dropped(source: Mapping) -> int:

@@ -1,6 +1,6 @@
 """Which rows a run trains and evaluates on: sources → formatted rows → splits.
 
-    rows = load_rows(Request(data, training, token=False, prompt_format="alpaca"))
+    rows = load_rows(Request(data, training, parse_names(data), token=False, prompt_format="alpaca"))
     rows.train, rows.eval
 
 A source is read in the same way whatever the run is for, so that the rows held out of training are those that a later
@@ -20,7 +20,7 @@ from data.named import NAMED_DATASETS
 from data.rows import Account, format_source
 from data.sources.files import Source
 from data.sources.hub import EVAL_SPLITS, open_sources
-from data.sources.mixes import Part, parse_mix
+from data.sources.mixes import Names, Part
 from data.splits import count_held_out, mix_counts, shuffled, split_indices
 
 if TYPE_CHECKING:
@@ -32,12 +32,14 @@ class Request:
     """Which rows a run needs, and how they are read.
 
     Attributes:
+        names: what --dataset and --eval_dataset name.
         token: whether a stored token of the hub is required and sent.
         prompt_format: how questions and answers are laid out; see `data.formats.layout`.
     """
 
     data: DataArguments
     training: TrainingArguments
+    names: Names
     token: bool
     prompt_format: str
 
@@ -113,7 +115,7 @@ def load_rows(request: Request) -> Rows:
     of training are the ones that a later run predicts on.
     """
     data, trains = request.data, request.training.do_train
-    parts = parse_mix(data.dataset, "--dataset") if trains or not data.eval_dataset else []
+    parts = request.names.train if trains or not request.names.eval else ()
     evaluated = load_evaluated(parts, request) if request.wants_eval else ()
     is_split = request.wants_eval and not evaluated
     sources = [request.open(part.name, "--dataset")["train"] for part in parts] if trains or is_split else []
@@ -132,14 +134,14 @@ def load_evaluated(trained: Sequence[Part], request: Request) -> tuple[Use, ...]
     Args:
         trained: the parts of --dataset.
     """
-    spec = request.data.eval_dataset
-    flag, parts = ("--eval_dataset", parse_mix(spec, "--eval_dataset")) if spec else ("--dataset", trained)
+    named = request.names.eval
+    flag, parts = ("--eval_dataset", named) if named else ("--dataset", trained)
     if len(parts) == 1 and parts[0].name in NAMED_DATASETS:
         splits = request.open(parts[0].name, flag)
         eval_split = next((splits[name] for name in EVAL_SPLITS if name in splits), None)
         if eval_split is not None:
             return load_parts(parts, [eval_split], "eval", request)
-    if not spec:
+    if not named:
         return ()
     return load_parts(parts, [request.open(part.name, flag)["train"] for part in parts], "eval", request)
 

@@ -14,6 +14,7 @@ import numpy
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
+STANDARD_ERRORS = 1.96  # to either side of a normal mean: its interval of that confidence
 BATCH_NUMBERS = 4_000_000  # resampled numbers in memory at a time: 32 MB
 
 Score = Callable[[Sequence[float]], float]
@@ -115,6 +116,6 @@ def macro_interval(right: Sequence[Sequence[bool]]) -> tuple[float, float]:
     """
     counts = numpy.array([len(answers) for answers in right])
     share = (numpy.array([sum(answers) for answers in right]) + 1) / (counts + 2)
-    half = 1.96 * float(numpy.sqrt((share * (1 - share) / counts).sum())) / len(right)
+    half = STANDARD_ERRORS * float(numpy.sqrt((share * (1 - share) / counts).sum())) / len(right)
     middle = float(numpy.mean([numpy.mean(answers) for answers in right]))
     return max(middle - half, 0.0), min(middle + half, 1.0)

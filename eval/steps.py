@@ -2,7 +2,7 @@
 
     measured = new_measurements(compare_base=True, max_new_tokens=64)     # {"base": …, "tuned": …}
     metrics = evaluate(trainer, measured, mmlu, do_eval=True, prompts="mmlu-fs")
-    metrics |= predict(trainer, measured, rows, collator, "output/mine")
+    metrics |= predict(trainer, measured, rows, collator, EvaluationMetrics(len(rows)), "output/mine")
     compare_models(measured, "output/mine", seed=42)
 
 Metrics of the base have names that start with `base_`.
@@ -12,7 +12,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from common.files import write_json
 from common.outputs import BASE_PREDICTIONS, COMPARISON, PREDICTIONS
@@ -21,14 +21,41 @@ from eval.generation.predictions import line_metrics, prediction_lines, write_pr
 
 if TYPE_CHECKING:
     import numpy
+    from accelerate import Accelerator
     from datasets import Dataset
-    from transformers import EvalPrediction, GenerationConfig, Seq2SeqTrainer
+    from torch import nn
+    from transformers import EvalPrediction, GenerationConfig
+    from transformers.trainer_utils import PredictionOutput
 
     from data.batches.collator import DataCollatorForCausalLM
     from eval.mmlu.scoring import MMLUEvalCallback
 
 PREFIXES = {"base": "base_", "tuned": ""}
 FILES = {"base": BASE_PREDICTIONS, "tuned": PREDICTIONS}
+
+
+class MeasuringTrainer(Protocol):
+    """What is used here of `training.loop.trainer.QLoRATrainer`, which this room does not import.
+
+    Attributes:
+        bars: whose `label` stands before the progress bar.
+        generation: how answers are written.
+        compute_metrics: whose `row_losses` are those of the last evaluation; see `training.loop.evaluation`.
+    """
+
+    model: "nn.Module"
+    accelerator: "Accelerator"
+    eval_dataset: "Dataset"
+    data_collator: Callable
+    compute_metrics: Any
+    generation: "GenerationConfig"
+    bars: Any
+
+    def evaluate(self, *, metric_key_prefix: str) -> dict[str, float]: ...
+
+    def predict(self, rows: "Dataset", *, metric_key_prefix: str) -> "PredictionOutput": ...
+
+    def is_world_process_zero(self) -> bool: ...
 
 
 def new_measurements(compare_base: bool, max_new_tokens: int) -> dict[str, Measured]:
@@ -38,7 +65,7 @@ def new_measurements(compare_base: bool, max_new_tokens: int) -> dict[str, Measu
 
 
 @contextlib.contextmanager
-def as_model(trainer: "Seq2SeqTrainer", name: str, mmlu: "MMLUEvalCallback | None" = None) -> Iterator[str]:
+def as_model(trainer: MeasuringTrainer, name: str, mmlu: "MMLUEvalCallback | None" = None) -> Iterator[str]:
     """Let the trainer's model be the base (adapter off) or the tuned one; gives what its metrics' names start with."""
     with contextlib.ExitStack() as stack:
         if name == "base":
@@ -58,7 +85,7 @@ def answer_metrics(
 
 
 def evaluate(
-    trainer: "Seq2SeqTrainer",
+    trainer: MeasuringTrainer,
     measured: dict[str, Measured],
     mmlu: "MMLUEvalCallback | None",
     do_eval: bool,
@@ -67,7 +94,6 @@ def evaluate(
     """Evaluate on the held-out rows, which brings MMLU with it, or on MMLU alone; gives the metrics.
 
     Args:
-        trainer: a `training.loop.trainer.QLoRATrainer`.
         mmlu: an `eval.mmlu.scoring.MMLUEvalCallback` that the trainer has, or None.
         prompts: what its questions are called.
     """
@@ -88,7 +114,7 @@ def evaluate(
 
 
 def predict(
-    trainer: "Seq2SeqTrainer",
+    trainer: MeasuringTrainer,
     measured: dict[str, Measured],
     rows: "Dataset",
     collator: "DataCollatorForCausalLM",
@@ -127,7 +153,7 @@ def predict(
 
 
 def timeless(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return metrics without where training stood, which is nowhere in a later command, and what preparing took."""
+    """Return metrics without the epoch, which a later command does not know, and the time that preparing took."""
     return {name: value for name, value in metrics.items() if name != "epoch" and not name.endswith("preparation_time")}
 
 

@@ -1,34 +1,37 @@
 """What a run says before it begins: where it starts, what this machine does otherwise, which flags have no effect.
 
-    print_notes(plan, settings)
+    print_notes(plan, flags)
+    print_data_changes(plan, with_data(flags, "chat", digest, template_digest))
 
 Nothing is decided here; `training.plan` does that.
 """
 
 from collections.abc import Iterator
-
-from transformers import Seq2SeqTrainingArguments
+from typing import Any
 
 from arguments.data import DataArguments
 from arguments.generation import GenerationArguments
 from arguments.training import TrainingArguments
-from training.checkpoint.same_run import changed_flags, recorded_flags, were_held_out
+from training.checkpoint.same_run import changed_data, changed_flags, were_held_out
 from training.model.device import machine_notes, on_cpu
 from training.plan import Plan
 
 
-def print_notes(plan: Plan, settings: Seq2SeqTrainingArguments) -> None:
-    """Print all of them.
+def print_notes(plan: Plan, flags: dict[str, Any]) -> None:
+    """Print all that is known before the data is read.
+
+    Args:
+        flags: what a checkpoint of this command records; see `training.checkpoint.same_run.recorded_flags`.
 
     Raises:
         CheckpointError: a flag differs from those of the checkpoint, and the change would be without effect.
     """
     for note in [*(f"note: {note}" for note in machine_notes(plan.training)), *plan.notes]:
         print(note)
-    for flags, needed in unused_flags(plan.data, plan.training, plan.generation):
-        print(f"note: {', '.join(flags)}: no effect without {needed}.")
+    for unused, needed in unused_flags(plan.data, plan.training, plan.generation):
+        print(f"note: {', '.join(unused)}: no effect without {needed}.")
     if plan.checkpoint is not None:
-        print_changes(plan, plan.checkpoint, settings)
+        print_changes(plan.training, plan.checkpoint, flags)
 
 
 def unused_flags(
@@ -47,10 +50,15 @@ def unused_flags(
     yield from ((flags, needed) for flags, needed in unused if flags)
 
 
-def print_changes(plan: Plan, checkpoint: str, settings: Seq2SeqTrainingArguments) -> None:
+def print_data_changes(plan: Plan, flags: dict[str, Any]) -> None:
+    """Print whether rows or chat template have changed since the checkpoint was saved; `flags` hold their digests."""
+    warning = plan.checkpoint and changed_data(flags, plan.checkpoint, plan.training.do_train)
+    if warning:
+        print(warning)
+
+
+def print_changes(training: TrainingArguments, checkpoint: str, flags: dict[str, Any]) -> None:
     """Print in which flags a command differs from the one that saved a checkpoint, and what that means."""
-    training = plan.training
-    flags = recorded_flags(plan.model, plan.data, training, settings.optim.value, settings.world_size)
     changes = changed_flags(flags, checkpoint, training.do_train)
     if changes:
         print(f"note: other flags than {checkpoint} was made with: {'; '.join(changes)}")

@@ -74,6 +74,8 @@ def make_plan(arguments: Arguments) -> Plan:
             f"--compare_base: {output_dir} holds no tuned weights to compare the base with. Give the --output_dir of a "
             "run that was trained, or leave --do_train False out."
         )
+    if training.do_train and checkpoint is not None:
+        training = replace(training, eval_on_start=False)  # the run did that when it started
     if training.push_to_hub and not training.do_train:
         notes.append(f"note: --push_to_hub: nothing is pushed without training; see `hf upload NAME {output_dir}`.")
     if has_work and training.do_train and checkpoint is not None:

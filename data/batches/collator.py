@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from common.labels import IGNORE_INDEX
+from common.labels import IGNORE_INDEX, PROMPT
 from data.tokens.encoder import RowEncoder
 from data.tokens.pairs import PairEncoder
 
@@ -96,8 +96,8 @@ class DataCollatorForCausalLM:
         }
         if self.predict_with_generate:
             prompts = [self.prompt(row) for row in rows]
-            batch["prompt_input_ids"] = _pad(prompts, pad, side="left")
-            batch["prompt_attention_mask"] = _pad([[1] * len(prompt) for prompt in prompts], 0, side="left")
+            batch[f"{PROMPT}input_ids"] = _pad(prompts, pad, side="left")
+            batch[f"{PROMPT}attention_mask"] = _pad([[1] * len(prompt) for prompt in prompts], 0, side="left")
         return batch
 
 

@@ -5,14 +5,14 @@
 A quantile is a length that occurs: p99 is the shortest that at least 99 % of the rows do not exceed.
 """
 
-import os
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy
 
+from arguments.library_flags import GROUPING_STRATEGIES
 from arguments.training import TrainingArguments
+from common.launcher import processes
 from data.batches.steps import StepCollator, padding_share
 from data.report.advice import advise
 from data.selection import Use
@@ -22,8 +22,6 @@ from data.tokens.store import column
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# With these values of train_sampling_strategy, the library sorts more than the rows of a step.
-WHOLE_EPOCH = ("group_by_length", "batch_rebalance")
 PERCENTS = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
 COLUMNS = ("length", *TEXT_COUNTS, "supervised")
 # These are counted in conversations; beside each, what it means.
@@ -129,13 +127,9 @@ def source_report(use: Use, dropped: Sequence[tuple[str, str, str, int]]) -> dic
     Returns:
         What `data.rows.Account.summary` says of it, with use, used (rows), digest, and weight where it has one.
     """
-    account = deepcopy(use.account)
-    for _, file, reason, place in dropped:
-        if file == account.source:
-            account.rows -= 1
-            account.drop(reason, place)
+    its_own = [(reason, place) for _, file, reason, place in dropped if file == use.account.source]
     weight = {} if use.weight is None else {"weight": use.weight}
-    return account.summary() | {"use": use.use, "used": len(use.rows), "digest": use.digest} | weight
+    return use.account.summary(its_own) | {"use": use.use, "used": len(use.rows), "digest": use.digest} | weight
 
 
 def count_batches(train: "Dataset | None", step: StepCollator | None, training: TrainingArguments) -> dict[str, Any]:
@@ -152,9 +146,9 @@ def count_batches(train: "Dataset | None", step: StepCollator | None, training: 
         "max_tokens_per_batch": training.max_tokens_per_batch,
         "packing": training.packing,
         "train_sampling_strategy": training.train_sampling_strategy or "random",
-        "rows_per_step": size * accumulation * int(os.environ.get("WORLD_SIZE", "1")),
+        "rows_per_step": size * accumulation * processes(),
     }
-    if train is None or batching["train_sampling_strategy"] in WHOLE_EPOCH:
+    if train is None or batching["train_sampling_strategy"] in GROUPING_STRATEGIES:
         return batching  # the library groups rows in its own way, which is not counted
     return batching | padding_share(column(train, "length").tolist(), size, accumulation, step)
 

@@ -2,7 +2,7 @@
 
 Nothing is read but the names, so that a typo is refused at once:
 
-    parse_mix("a.jsonl:0.7,b.csv:0.3", "--dataset")  # [Part("a.jsonl", 0.7), Part("b.csv", 0.3)]
+    parse_names(DataArguments(dataset="a.jsonl:0.7,b.csv:0.3")).train  # (Part("a.jsonl", 0.7), Part("b.csv", 0.3))
 """
 
 import os
@@ -23,6 +23,19 @@ class Part:
 
     name: str
     weight: float | None = None
+
+
+@dataclass(frozen=True)
+class Names:
+    """What --dataset and --eval_dataset name; `eval` is empty where the latter is not given."""
+
+    train: tuple[Part, ...]
+    eval: tuple[Part, ...] = ()
+
+    @property
+    def on_hub(self) -> list[str]:
+        """The names on the hub of the data sets that are trained on; files have none."""
+        return sorted({NAMED_DATASETS[part.name].source["path"] for part in self.train if part.name in NAMED_DATASETS})
 
 
 def parse_mix(spec: str, flag: str) -> list[Part]:
@@ -88,15 +101,19 @@ def _exists(name: str) -> bool:
     return name in NAMED_DATASETS or os.path.exists(os.path.expanduser(name))
 
 
-def check_sources(data: DataArguments) -> None:
-    """Refuse data, format and template names that are none, before anything is loaded. Raises DataError."""
-    parse_mix(data.dataset, "--dataset")
-    if data.eval_dataset is not None:
-        parse_mix(data.eval_dataset, "--eval_dataset")
+def parse_names(data: DataArguments) -> Names:
+    """Return what the flags name, and refuse data, format and template names that are none; nothing is loaded.
+
+    Raises:
+        DataError: naming the flag.
+    """
+    train = parse_mix(data.dataset, "--dataset")
+    held_out = parse_mix(data.eval_dataset, "--eval_dataset") if data.eval_dataset is not None else ()
     if data.dataset_format is not None:
         find_format(data.dataset_format)
     if data.chat_template not in (None, "default") and not Path(data.chat_template).expanduser().is_file():
         raise DataError(f"--chat_template {data.chat_template}: no such file; give a Jinja file, or default")
+    return Names(tuple(train), tuple(held_out))
 
 
 def check_source(name: str, flag: str) -> None:
@@ -123,9 +140,3 @@ def _nearest(name: str) -> str:
     except OSError:
         return f"; there is no folder {folder}"
     return did_you_mean(file, {neighbour: os.path.join(folder, neighbour) for neighbour in neighbours})
-
-
-def hub_names(spec: str) -> list[str]:
-    """Return the names on the hub of the data sets in `spec`, the value of --dataset; files have none."""
-    names = {name for part in _split(spec) for name in (part, part.rpartition(":")[0].strip())}
-    return sorted({row.source["path"] for data_set, row in NAMED_DATASETS.items() if data_set in names})

@@ -17,6 +17,7 @@ import numpy
 from common.text import shortened, table
 from eval.metrics.bleu.scoring import bleu_score
 from eval.metrics.chrf.scoring import chrf, chrf_score
+from eval.metrics.names import LABELS
 from eval.metrics.text import Comparison, compare_all
 from eval.statistics import mean, paired_corpus_difference, paired_difference
 
@@ -25,10 +26,6 @@ LEAST = 0.0005  # the least difference that the table shows: 0.1 % of a share, 0
 FEWEST_ROWS = 6  # five rows that all change for the better are no proof: a sign test gives p = 2 / 2**5 = 0.06
 RARELY = 0.5  # A warning comes where a smaller share of answers ends by itself.
 
-TEXT_NAMES = {
-    "exact_match": "exact match", "token_f1": "token F1", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2",
-    "rougeL": "ROUGE-L", "bleu": "BLEU", "chrf": "chrF",
-}  # fmt: skip
 STOPPED = "stopped by itself"
 
 
@@ -141,12 +138,12 @@ def answer_differences(base: list[dict], tuned: list[dict], seed: int) -> list[D
     differences = []
     for name in compared[0][0].means if compared[0] else ():
         both = [[row.means[name] for row in rows] for rows in compared]
-        differences.append(of_means(TEXT_NAMES[name], *both, seed=seed))
+        differences.append(of_means(LABELS[name], *both, seed=seed))
     scores: dict[str, Callable] = {"bleu": bleu_score, "chrf": chrf_score} if compared[0] else {}
     for name, score in scores.items():
         both = [[getattr(row, name) for row in rows] for rows in compared]
         change = paired_corpus_difference(*both, score, seed=seed)
-        differences.append(Difference(TEXT_NAMES[name], len(both[0]), *change))
+        differences.append(Difference(LABELS[name], len(both[0]), *change))
     ends = [[float(line["prediction_stopped"]) for line in lines] for lines in (base, tuned)]
     lengths = [[line["prediction_tokens"] for line in lines] for lines in (base, tuned)]
     return [

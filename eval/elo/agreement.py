@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from eval.elo.games import TIE, Game
+from eval.elo.games import Game
+from eval.verdicts import TIE
 
 Pair = tuple[str, str]
 TIED = ""  # the verdict for none of the two players
@@ -49,14 +50,14 @@ def shared_items(games: Iterable[Game], judges: Sequence[str]) -> list[tuple[str
     First and second are those of showing, or of the alphabet where the judges saw no order in common.
     """
     items = []
-    for (_, *pair), said in _by_question(games).items():
-        if not all(judge in said for judge in judges):
+    for (_, *pair), verdicts in _by_question(games).items():
+        if not all(judge in verdicts for judge in judges):
             continue
-        shared = set.intersection(*(set(said[judge]) for judge in judges))
+        shared = set.intersection(*(set(verdicts[judge]) for judge in judges))
         for order in sorted(shared):
-            items.append(tuple(_place(majority(said[judge][order]), order) for judge in judges))
+            items.append(tuple(_place(majority(verdicts[judge][order]), order) for judge in judges))
         if not shared:
-            whole = {judge: majority(sum(said[judge].values(), [])) for judge in judges}
+            whole = {judge: majority(sum(verdicts[judge].values(), [])) for judge in judges}
             items.append(tuple(_place(whole[judge], pair) for judge in judges))
     return items
 
@@ -86,7 +87,7 @@ def _is_defined(items: Sequence[tuple[str, ...]]) -> bool:
 def _task(items: Sequence[tuple[str, ...]]) -> Any:
     from nltk.metrics.agreement import AnnotationTask
 
-    return AnnotationTask([(judge, at, said) for at, item in enumerate(items) for judge, said in enumerate(item)])
+    return AnnotationTask([(judge, at, verdict) for at, item in enumerate(items) for judge, verdict in enumerate(item)])
 
 
 def kendall_tau(first: Mapping[str, float], second: Mapping[str, float]) -> float | None:
@@ -159,18 +160,18 @@ def position_bias(games: Iterable[Game]) -> dict[str, dict[str, Any]]:
         in each order (the majority, where it said several things), by the place of showing; `first_share`: of those
         that are no tie, the share won by the first, None where there is none.
     """
-    found: dict = defaultdict(Counter)
+    counts: dict[str, Counter] = defaultdict(Counter)
     for (_, *pair), by_judge in _by_question(games).items():
-        for judge, said in by_judge.items():
-            count = found[judge]
-            if len(said) < 2:
+        for judge, verdicts in by_judge.items():
+            count = counts[judge]
+            if len(verdicts) < 2:
                 continue
-            one, other = (majority(said[order]) for order in (tuple(pair), tuple(reversed(pair))))
+            one, other = (majority(verdicts[order]) for order in (tuple(pair), tuple(reversed(pair))))
             count["questions"] += 1
             count["same" if one == other else "to_tie" if TIED in (one, other) else "flipped"] += 1
             for order, verdict in ((pair, one), (pair[::-1], other)):
                 count[_place(verdict, order)] += 1
-    return {judge: _bias(found[judge]) for judge in sorted(found)}
+    return {judge: _bias(counts[judge]) for judge in sorted(counts)}
 
 
 def _bias(count: Counter) -> dict[str, Any]:

@@ -20,12 +20,12 @@ from typing import Any
 from common.errors import DataError
 from data.formats.fields import kind
 from data.sources.files import check_file, open_file
+from eval.verdicts import FAILED, FIRST, SECOND, TIE
 
-FIRST, SECOND, TIE = 1, 2, 3
 HUMAN = {"system_a", "system_b", "prompt", "answer"}
 ANSWERS = {"system_a": FIRST, "system_b": SECOND, "tie": TIE}
 # As texts; a judge whose reply is unclear gives -1, and pandas makes floats of a column where one is missing.
-CSV_SCORES = {f"{score}{end}": score for score in (FIRST, SECOND, TIE, -1) for end in ("", ".0")}
+CSV_SCORES = {f"{score}{end}": score for score in (FIRST, SECOND, TIE, FAILED) for end in ("", ".0")}
 NO_JUDGE = "judge"  # what a judge is called that neither line nor file name tells
 # Judges whose names can be told from the end of a player's name, as in SECOND-gpt-4-reviewer-threeclass.
 JUDGE = r"(?:gpt-?\d[\d.]*o?|chatgpt|claude(?:-\d[\d.]*)?|bard)(?:-(?:turbo|mini|preview|\d+))*"

@@ -26,7 +26,7 @@ from common.commands import exit_status
 from common.errors import DataError
 from common.files import check_writable, write_json, write_whole
 from eval.elo.agreement import agreement, position_bias
-from eval.elo.games import FIRST, SECOND, TIE, FileCount, Game, read_games
+from eval.elo.games import FileCount, Game, read_games
 from eval.elo.picture import draw
 from eval.elo.report import FEW_GAMES, format_report
 from eval.elo.tournament import (
@@ -41,6 +41,7 @@ from eval.elo.tournament import (
     random_orders,
     resampled_orders,
 )
+from eval.verdicts import FIRST, SECOND, TIE
 
 ORDERS_TO_A_RESAMPLE = 20  # --orders 10000 makes 500 resamples, which take half as long as the orders themselves
 COUNTS = ("wins", "ties", "losses")

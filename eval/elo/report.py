@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.text import counted, table
+from eval.statistics import STANDARD_ERRORS
 
 FEW_GAMES = 30  # with fewer, a player is marked
 UNDEFINED = "undefined (every verdict is the same)"
@@ -61,7 +62,7 @@ def _meaning(result: Mapping[str, Any]) -> list[str]:
     lines = [
         f"- Elo: the mean over {settings['orders']:,} random orders of {result['games']:,} games; K {settings['k']:g}, "
         f"start {settings['start']:g}, seed {settings['seed']}."
-        + (f" Other orders would move it by about ±{1.96 * max(errors):.1f}." if errors else ""),
+        + (f" Other orders would move it by about ±{STANDARD_ERRORS * max(errors):.1f}." if errors else ""),
         _interval_line(result),
         *_without_interval(result),
         "- one order: where 95 % of the single orders end. This is the noise of Elo itself, which the mean takes away; "

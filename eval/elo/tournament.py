@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy
 
-from eval.elo.games import FIRST, TIE, Game
+from eval.elo.games import Game
+from eval.verdicts import FIRST, TIE
 
 SLOPE = math.log(10) / 400  # of the expected score, by Elo's convention that 400 points are odds of ten to one
 PERCENTILES = (2.5, 97.5)

@@ -10,24 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from common.text import table
+from eval.metrics.names import LABELS
 from eval.metrics.text import PREFIX
 
-LABELS = {
-    "samples": "answers",
-    "references": "with a reference",
-    "exact_match": "exact match",
-    "token_f1": "token F1",
-    "bleu": "BLEU",
-    "chrf": "chrF",
-    "rouge1": "ROUGE-1",
-    "rouge2": "ROUGE-2",
-    "rougeL": "ROUGE-L",
-    "distinct_1": "distinct-1",
-    "distinct_2": "distinct-2",
-    "stopped": "stopped",
-    "new_tokens": "new tokens",
-}
-COUNTS = ("samples", "references")
+COUNTS = {"samples": "answers", "references": "with a reference"}
 
 
 def print_report(results: dict[str, dict[str, Any]], by: str | None) -> None:
@@ -59,7 +45,7 @@ def group_table(scores: dict[str, Any], by: str) -> str:
 def labels_of(results: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
     """Return the (name, label) of the metrics that any file has."""
     names = {name for scores in results for name in scores["all"]}
-    return [(name, label) for name, label in LABELS.items() if f"{PREFIX}_{name}" in names]
+    return [(name, label) for name, label in (COUNTS | LABELS).items() if f"{PREFIX}_{name}" in names]
 
 
 def cell(scores: dict[str, Any], name: str, with_interval: bool) -> str:

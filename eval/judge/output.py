@@ -23,10 +23,11 @@ from common.files import read_json, write_json, write_whole
 from common.lock import locked
 from eval.judge.client import Reply, StoppedError
 from eval.judge.inputs import Comparison, Player, Question, safe_name
-from eval.judge.prompts import FAILED, Judgement, read_reply, template
+from eval.judge.prompts import Judgement, read_reply, template
+from eval.verdicts import FAILED, FIRST, SECOND, TIE
 
 MANIFEST = "judge.json"
-SCORES = (-1, 1, 2, 3)
+SCORES = (FAILED, FIRST, SECOND, TIE)
 LONGEST_NAME = 240  # bytes; file systems take 255, and a whole file is first written beside its place
 Key = tuple[str, str, str]
 

@@ -10,7 +10,8 @@ import hashlib
 import re
 from typing import NamedTuple
 
-FIRST, SECOND, TIE, FAILED = 1, 2, 3, -1  # what `score` says in a ratings file
+from eval.verdicts import FAILED, FIRST, SECOND, TIE
+
 BEST = 10  # of the ten-point prompt; the worst is 0
 
 QUESTION = """\

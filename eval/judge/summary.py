@@ -14,7 +14,7 @@ from typing import Any
 from common.text import table
 from eval.judge.inputs import Player
 from eval.judge.output import Key
-from eval.judge.prompts import FAILED, FIRST, SECOND, TIE
+from eval.verdicts import FAILED, FIRST, SECOND, TIE
 
 # Two answers that are equally good change places by chance in half of the questions; a judge that goes by position also
 # leans to one side. Questions judged in both orders, and how far from half the wins of the one shown first.

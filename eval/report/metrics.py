@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import read_json, write_json
-from common.outputs import BASE_PREDICTIONS, COMPARISON, METRICS
+from common.outputs import BASE_PREDICTIONS, COMPARISON, COMPLETED, METRICS
 
 SPLITS = ("train", "eval", "predict")
 
@@ -39,7 +39,8 @@ def read_metrics(output_dir: str) -> dict[str, Any]:
 
 
 def forget_results(output_dir: str) -> None:
-    """Remove the numbers of an earlier command, such as an evaluation of the base, before training begins."""
+    """Remove what says that an earlier command was done, and how good it was, before training begins."""
+    (Path(output_dir) / COMPLETED).unlink(missing_ok=True)
     for path in (results_file(output_dir, split) for split in SPLITS):
         path.unlink(missing_ok=True)
     for name in (METRICS, COMPARISON, BASE_PREDICTIONS):

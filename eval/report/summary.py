@@ -12,6 +12,7 @@ from typing import Any
 from arguments.data import DataArguments
 from arguments.training import TrainingArguments
 from common.outputs import COMPARISON, METRICS, PREDICTIONS
+from eval.metrics.names import LABELS
 from eval.report.card import public_command
 from eval.report.metrics import read_metrics
 
@@ -63,8 +64,8 @@ def mmlu_lines(name: str, metrics: dict[str, Any]) -> list[tuple[str, str]]:
 
 def answers_line(metrics: dict[str, Any]) -> str:
     """Return how good the predictions with a reference are."""
-    names = {"exact_match": "exact match", "token_f1": "token F1", "rougeL": "ROUGE-L", "chrf": "chrF"}
-    scores = [f"{label} {metrics[f'predict_{name}']:.1%}" for name, label in names.items()]
+    names = ("exact_match", "token_f1", "rougeL", "chrf")
+    scores = [f"{LABELS[name]} {metrics[f'predict_{name}']:.1%}" for name in names]
     return f"{', '.join(scores)} of {metrics['predict_references']:,}"
 
 

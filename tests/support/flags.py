@@ -22,9 +22,10 @@ def data_module(tokenizer: Any, flags: Any, **options: Any) -> Any:
 def data_request(**flags: Any) -> Any:
     """Return the `data.selection.Request` of these flags."""
     from data.selection import Request
+    from data.sources.mixes import parse_names
 
     asked = arguments(**flags)
-    return Request(asked.data, asked.training, token=False, prompt_format="alpaca")
+    return Request(asked.data, asked.training, parse_names(asked.data), token=False, prompt_format="alpaca")
 
 
 def tokenizer_of(argv: list[str]) -> Any:

@@ -57,11 +57,11 @@ def test_the_request_is_read_before_anything_heavy_loads():
 import sys
 from arguments.parser import check_installed, parse
 from common.errors import RequestError
-from data.sources.mixes import check_sources
+from data.sources.mixes import parse_names
 for argv in (["--lerning_rate", "1"], ["--full_finetune"], ["--dataset", "no.json"], ["--help"], []):
     try:
         check_installed()
-        check_sources(parse(argv).data)
+        parse_names(parse(argv).data)
         assert not argv, "not refused"
     except (RequestError, SystemExit):
         pass

@@ -339,7 +339,8 @@ def test_eval_dataset_is_used_whole_and_training_too(tiny_tokenizer, file, tmp_p
     module = data_module(tiny_tokenizer, flags(file, eval_dataset=str(other)))
     assert ids(module.train) == list(range(20))
     assert [json.loads(fields)["instruction"] for fields in module.predict["fields"]] == ["Say a.", "Say b."]
-    alone = data_module(tiny_tokenizer, flags("nowhere", eval_dataset=str(other), do_train=False))
+    unread = write(tmp_path / "unread.jsonl", "{")
+    alone = data_module(tiny_tokenizer, flags(unread, eval_dataset=str(other), do_train=False))
     assert alone.eval["output"] == ["a", "b"]
 
 

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 import qlora
+from arguments.data import PROMPT_FORMATS
 from data.formats import layout
 from data.formats.layout import has_prompt, lay_out
 from data.formats.registry import FORMATS
@@ -20,6 +21,10 @@ ADD = {"instruction": "Add.", "input": "1 2", "output": " 3 "}
 
 def test_the_example_in_the_docstring():
     assert doctest.testmod(layout).failed == 0
+
+
+def test_every_layout_can_be_asked_for():
+    assert tuple(layout.LAYOUTS) == PROMPT_FORMATS
 
 
 def asked(record, name):

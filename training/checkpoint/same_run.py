@@ -42,6 +42,13 @@ def recorded_flags(
     return flags | {PROCESSES: processes, HELD_OUT: evaluates and data.eval_dataset is None}
 
 
+def with_data(
+    flags: dict[str, Any], prompt_format: str | None, digest: str | None, template_digest: str | None
+) -> dict[str, Any]:
+    """Return what is recorded, with what is known of the data once it is loaded; see `data.loading.DataModule`."""
+    return flags | {"prompt_format": prompt_format, DATA_DIGEST: digest, TEMPLATE_DIGEST: template_digest}
+
+
 def changed_flags(flags: dict[str, Any], checkpoint: str | os.PathLike, trains: bool) -> list[str]:
     """Return `--flag now (was then)` for each recorded flag in which a command differs from the one that saved.
 

@@ -13,13 +13,11 @@ from torch import nn
 from transformers.utils import ModelOutput
 
 from common.forward import forward_parameters, takes
-from common.labels import IGNORE_INDEX
-
-PROMPT = "prompt_"  # the collator's prefix for the left-padded prompts that generation starts from
+from common.labels import IGNORE_INDEX, PROMPT
 
 
 def supervised_tokens(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Return how many tokens a causal model is asked to predict: labels but the first of each row, which none is."""
+    """Return how many tokens a causal model is asked to predict: it predicts no first token of a row."""
     return (batch["labels"][:, 1:] != IGNORE_INDEX).sum()
 
 

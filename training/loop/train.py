@@ -103,7 +103,6 @@ def train_model(trainer: QLoRATrainer, checkpoint: str | None) -> tuple[dict[str
     trainer.add_callback(WatchLossCallback)
     metrics: dict[str, Any] = {}
     if checkpoint is not None:
-        trainer.args.eval_on_start = False  # the run did that when it started
         trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
     batches = trainer.get_train_dataloader()
     if not len(batches):

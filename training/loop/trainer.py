@@ -23,10 +23,10 @@ from transformers.trainer_utils import seed_worker
 
 from common.errors import SavingError, failing_as
 from common.forward import on_one_device
+from common.labels import PROMPT
 from common.outputs import MODEL_CARD
 from training.loop.callbacks import LogLineCallback
 from training.loop.loss import (
-    PROMPT,
     row_losses,
     supervised_logits,
     supervised_loss,
@@ -38,10 +38,6 @@ from training.loop.loss import (
 from training.loop.packing import check_packing, rows_in
 from training.loop.steps import MICRO_BATCHES, Batch, StepSampler, collate_step
 from training.model.tokenizer import restore_settings
-
-LOADER_OPTIONS = (
-    "num_workers", "pin_memory", "persistent_workers", "multiprocessing_context", "prefetch_factor", "in_order",
-)  # fmt: skip
 
 
 class QLoRATrainer(Seq2SeqTrainer):
@@ -93,7 +89,12 @@ class QLoRATrainer(Seq2SeqTrainer):
             batch_sampler=StepSampler(order, rows_of_step, processes, args.dataloader_drop_last),
             collate_fn=partial(collate_step, self.step_collator),
             worker_init_fn=partial(seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index),
-            **{name: getattr(args, f"dataloader_{name}") for name in LOADER_OPTIONS},
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            in_order=args.dataloader_in_order,
         )
         return self.accelerator.prepare(loader)
 
@@ -177,9 +178,10 @@ class QLoRATrainer(Seq2SeqTrainer):
         return written[:, prompts["input_ids"].shape[1] :]
 
     def end(self) -> None:
-        """Let go of DDP first: the last to let go of a gloo group joins its threads, and its destructor holds the GIL.
+        """Let go of DDP first, as a process could wait forever for a thread of gloo.
 
-        Such a thread may wait for the GIL, and the process then never ends.
+        Whoever lets go of a gloo group last joins its threads. DDP's destructor does that while it holds the GIL, for
+        which such a thread may be waiting.
         """
         self.model_wrapped = self.model
         self.accelerator.free_memory()

@@ -6,7 +6,6 @@
 A machine without CUDA gets the nearest that it has, and the run says so.
 """
 
-import os
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ import torch
 from arguments.declare import require
 from arguments.training import TrainingArguments
 from common.errors import ModelError
+from common.launcher import local_rank
 
 # What paged optimizers are without CUDA's unified memory.
 PLAIN_TWINS = {
@@ -90,7 +90,7 @@ def device_options(training: TrainingArguments, device_map: str | None) -> dict[
     limit = training.max_memory_MB
     if device_map == "auto":
         return {"device_map": "auto", "max_memory": {i: f"{limit}MB" for i in range(torch.cuda.device_count())}}
-    device, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    device, devices = local_rank() or 0, torch.cuda.device_count()
     if device >= devices:
         raise ModelError(f"LOCAL_RANK {device} with {devices} GPUs: start one process for each GPU at most.")
     total = torch.cuda.get_device_properties(device).total_memory

@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import DataError
 from data.named import NAMED_DATASETS
-from data.sources.mixes import Part, check_sources, parse_mix
+from data.sources.mixes import Part, parse_mix, parse_names
 from tests.support.paths import REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("folder_of_files")
@@ -120,9 +120,9 @@ def flags(**changed):
     )
 
 
-def test_check_sources_looks_at_every_flag():
-    check_sources(flags())
-    check_sources(flags(dataset="a.jsonl,b.csv", eval_dataset="10:30.jsonl", dataset_format="alpaca-clean"))
+def test_parse_names_looks_at_every_flag():
+    parse_names(flags())
+    parse_names(flags(dataset="a.jsonl,b.csv", eval_dataset="10:30.jsonl", dataset_format="alpaca-clean"))
     for changed, message in [
         ({"dataset": "vicuna"}, "--dataset vicuna: its training data was never released"),
         ({"eval_dataset": "c.csv"}, "--eval_dataset c.csv: there is no such file"),
@@ -131,7 +131,7 @@ def test_check_sources_looks_at_every_flag():
         ({"chat_template": "no.jinja"}, "--chat_template no.jinja: no such file; give a Jinja file, or default"),
     ]:
         with pytest.raises(DataError) as refused:
-            check_sources(flags(**changed))
+            parse_names(flags(**changed))
         assert str(refused.value).startswith(message)
 
 

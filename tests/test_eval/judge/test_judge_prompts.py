@@ -2,7 +2,8 @@
 
 import pytest
 
-from eval.judge.prompts import FAILED, FIRST, KINDS, SECOND, TIE, Judgement, judge_prompt, read_reply
+from eval.judge.prompts import KINDS, Judgement, judge_prompt, read_reply
+from eval.verdicts import FAILED, FIRST, SECOND, TIE
 
 
 @pytest.mark.parametrize(
