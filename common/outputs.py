@@ -13,6 +13,8 @@ PREDICTIONS = "predictions.jsonl"
 BASE_PREDICTIONS = "predictions_base.jsonl"
 COMPARISON = "comparison.json"
 MODEL_CARD = "README.md"
+CHECKPOINT = "checkpoint-"  # before the number of its step
+TRAINER_STATE, ADAPTER_CONFIG, CONFIG = "trainer_state.json", "adapter_config.json", "config.json"  # the libraries' own
 LOCK = ".lock"  # held by the run that writes there
 
 

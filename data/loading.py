@@ -240,7 +240,7 @@ def _report(
         "context": context,
     }
     report = build_report(
-        [source_report(use, [row for row in tokens.dropped if use.use in (row[0], "both")]) for use in rows.uses],
+        [source_report(use, [row for row in tokens.dropped if use.purpose in (row[0], "both")]) for use in rows.uses],
         {"train": tokens.train, "eval": tokens.eval},
         limits,
         count_batches(tokens.train, step, training),

@@ -55,11 +55,11 @@ class Account:
     def drop(self, reason: str, place: int) -> None:
         self.dropped.setdefault(reason, []).append(place)
 
-    def count(self, examples: list[dict], record: dict, row: Format) -> None:
+    def count(self, examples: list[dict], record: dict, record_format: Format) -> None:
         """Count the examples that a record gave, and what in it decides nothing of them."""
         self.rows += len(examples)
         self.prompts += sum(map(has_prompt, examples))
-        for name in row.unused(record, any("messages" in example for example in examples)):
+        for name in record_format.unused(record, any("messages" in example for example in examples)):
             label = name if name.isprintable() else name.encode("unicode_escape").decode()
             self.unused[label] = self.unused.get(label, 0) + 1
 
@@ -102,13 +102,13 @@ def describe_dropped(source: Mapping) -> list[str]:
 
 
 def format_source(
-    source: Source, row: Format | None, cache: Path, questions: bool = False, prompt_format: str = "alpaca"
+    source: Source, record_format: Format | None, cache: Path, questions: bool = False, prompt_format: str = "alpaca"
 ) -> tuple["Dataset", Account]:
     """Return the formatted rows of a source as a memory-mapped `datasets.Dataset`, and the account of them.
 
     Args:
         source: what to read.
-        row: the format; None detects it from the first record.
+        record_format: None detects it from the first record.
         cache: folder for prepared rows.
         questions: keep records that lack their answer, to predict one; their `output` is empty.
         prompt_format: how questions and answers are laid out; see `data.formats.layout`.
@@ -116,11 +116,13 @@ def format_source(
     Raises:
         DataError: the source cannot be read, no format fits, or no row is left.
     """
-    key = key_of(source.digest, source.name, row and row.name, questions, prompt_format, code_digest())
+    key = key_of(
+        source.digest, source.name, record_format and record_format.name, questions, prompt_format, code_digest()
+    )
     place = cache / f"rows-{key}"
     if (prepared := _read(place)) is None:
         try:
-            _write(source, row, place, questions, prompt_format)
+            _write(source, record_format, place, questions, prompt_format)
         except OSError as error:
             raise cannot_write(cache, error) from error
         prepared = _read(place)
@@ -148,7 +150,7 @@ def _read(place: Path) -> tuple["Dataset", Account] | None:
     return (rows, account) if len(rows) == account.rows else None
 
 
-def _write(source: Source, row: Format | None, place: Path, questions: bool, prompt_format: str) -> None:
+def _write(source: Source, record_format: Format | None, place: Path, questions: bool, prompt_format: str) -> None:
     """Write rows.arrow and account.json under other names first, so that a cut run leaves nothing to trust.
 
     Two processes may write the same at once: each puts whole files in place, of the same content.
@@ -161,7 +163,7 @@ def _write(source: Source, row: Format | None, place: Path, questions: bool, pro
     account = Account(source.name, source.unit)
     with tempfile.TemporaryDirectory(dir=place.parent) as partial:
         with pyarrow.OSFile(f"{partial}/rows.arrow", "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
-            examples = _format(source, row, account, questions)
+            examples = _format(source, record_format, account, questions)
             rows = (_row(lay_out(example, prompt_format), questions) | origin for example, origin in examples)
             # The bar waits two seconds (`delay`), as one for less time only flickers.
             rows = iter(tqdm(rows, desc=f"reading {Path(source.name).name}", unit=" rows", delay=2))
@@ -174,7 +176,7 @@ def _write(source: Source, row: Format | None, place: Path, questions: bool, pro
 
 
 def _format(
-    source: Source, row: Format | None, account: Account, questions: bool
+    source: Source, record_format: Format | None, account: Account, questions: bool
 ) -> Iterator[tuple[dict, dict[str, Any]]]:
     """Give the examples of a source, each with where it comes from; keep account of all records."""
     for place, raw in source.records():
@@ -183,9 +185,9 @@ def _format(
         try:
             # Columns of null stay: that a file has one says something of its format.
             record = {name: without_nulls(value) for name, value in raw.items()}
-            row = row or _detect(source, place, record, questions)
-            account.format = row.name
-            examples = row.convert(as_question(record, row) if questions else record)
+            record_format = record_format or _detect(source, place, record, questions)
+            account.format = record_format.name
+            examples = record_format.convert(as_question(record, record_format) if questions else record)
         except SkipRow as skip:
             account.drop(str(skip), place)
             continue
@@ -197,10 +199,12 @@ def _format(
             else:
                 account.drop(reason, place)
         if usable:
-            account.count(usable, record, row)
-        fields = json.dumps({name: value for name, value in raw.items() if name not in row.consumed}, default=str)
+            account.count(usable, record, record_format)
+        fields = json.dumps(
+            {name: value for name, value in raw.items() if name not in record_format.consumed}, default=str
+        )
         origin = {"file": source.name, "unit": source.unit, "place": place, "fields": fields}
-        yield from ((example, origin | {"splits": row.name == "text"}) for example in usable)
+        yield from ((example, origin | {"splits": record_format.name == "text"}) for example in usable)
     if not account.records:
         raise DataError(f"{source.name}: it holds no rows, and at least one is needed")
 

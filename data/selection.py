@@ -66,14 +66,14 @@ class Use:
         rows: a `datasets.Dataset` with the columns of `data.rows`, as many rows as are used.
         account: what became of its records.
         digest: changes with its content.
-        use: "train", "eval" or "both".
+        purpose: "train", "eval" or "both".
         weight: its share of a mix, or None.
     """
 
     rows: "Dataset"
     account: Account
     digest: str
-    use: str
+    purpose: str
     weight: float | None = None
 
 
@@ -103,7 +103,7 @@ class Rows(Splits):
     @property
     def digest(self) -> str | None:
         """A key of the content that is trained on, or None where none was read."""
-        trained = sorted((use.digest, use.account.rows) for use in self.uses if use.use != "eval")
+        trained = sorted((use.digest, use.account.rows) for use in self.uses if use.purpose != "eval")
         return key_of(trained) if trained else None
 
 
@@ -146,7 +146,7 @@ def load_evaluated(trained: Sequence[Part], request: Request) -> tuple[Use, ...]
     return load_parts(parts, [request.open(part.name, flag)["train"] for part in parts], "eval", request)
 
 
-def load_parts(parts: Sequence[Part], sources: Sequence[Source], use: str, request: Request) -> tuple[Use, ...]:
+def load_parts(parts: Sequence[Part], sources: Sequence[Source], purpose: str, request: Request) -> tuple[Use, ...]:
     """Return the formatted rows of the sources of all parts, as many of each as its weight gives."""
     formatted = [format_rows(source, request) for source in sources]
     counts = mix_counts([len(rows) for rows, _ in formatted], [part.weight for part in parts])
@@ -156,7 +156,7 @@ def load_parts(parts: Sequence[Part], sources: Sequence[Source], use: str, reque
             say(f"{part.name}: {count:,} of {account.rows:,} rows, {count / sum(counts):.1%} of the mix")
         if count < len(rows):
             rows = rows.select(split_indices(len(rows), count, request.seed)[1])
-        uses.append(Use(rows, account, source.digest, use, part.weight))
+        uses.append(Use(rows, account, source.digest, purpose, part.weight))
     return tuple(uses)
 
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from common.files import read_json, write_json
+from common.outputs import TRAINER_STATE
 from common.text import shortened, table
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -77,7 +78,7 @@ def main(directory: str) -> None:
     output = Path(directory)
     metrics = read_json(output / "metrics.json")
     base, tuned = (read_lines(output / name) for name in ("predictions_base.jsonl", "predictions.jsonl"))
-    print_losses(read_json(output / "trainer_state.json"), metrics)
+    print_losses(read_json(output / TRAINER_STATE), metrics)
     print_table(base, tuned)
     print_answers(base, tuned)
     scores = {"base_exact_match": share_right(base), "tuned_exact_match": share_right(tuned)}

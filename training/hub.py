@@ -14,6 +14,7 @@ from huggingface_hub.errors import HTTPError  # of its HTTP client
 from arguments.checks import LOG_IN, repository_of
 from arguments.training import TrainingArguments
 from common.errors import FailedRunError, RequestError
+from common.outputs import CHECKPOINT
 
 
 def hide_token(token: str | None) -> None:
@@ -54,7 +55,7 @@ def push_output(output_dir: str, repository: str, revision: str | None) -> None:
         HfApi().upload_folder(
             repo_id=repository,
             folder_path=output_dir,
-            ignore_patterns=["_*", "checkpoint-*", "*.jsonl"],
+            ignore_patterns=["_*", f"{CHECKPOINT}*", "*.jsonl"],
             revision=revision,
             commit_message="End of training",
         )

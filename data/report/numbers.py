@@ -129,7 +129,7 @@ def source_report(use: Use, dropped: Sequence[tuple[str, str, str, int]]) -> dic
     """
     its_own = [(reason, place) for _, file, reason, place in dropped if file == use.account.source]
     weight = {} if use.weight is None else {"weight": use.weight}
-    return use.account.summary(its_own) | {"use": use.use, "used": len(use.rows), "digest": use.digest} | weight
+    return use.account.summary(its_own) | {"use": use.purpose, "used": len(use.rows), "digest": use.digest} | weight
 
 
 def count_batches(train: "Dataset | None", step: StepCollator | None, training: TrainingArguments) -> dict[str, Any]:

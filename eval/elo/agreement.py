@@ -66,7 +66,7 @@ def _place(verdict: str, order: Sequence[str]) -> str:
     return "tie" if verdict == TIED else ("first", "second")[order.index(verdict)]
 
 
-# Coefficients
+# ---- Coefficients ----------------------------------------------------------------------------------------------------
 
 
 def cohen_kappa(items: Sequence[tuple[str, str]]) -> float | None:
@@ -103,7 +103,7 @@ def kendall_tau(first: Mapping[str, float], second: Mapping[str, float]) -> floa
     return float(kendalltau([first[player] for player in players], [second[player] for player in players]).statistic)
 
 
-# What is reported
+# ---- What is reported ------------------------------------------------------------------------------------------------
 
 
 def agreement(games: Sequence[Game], ratings: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def _with_names(game: Game, names: _Names | None) -> Game:
     return replace(game, **changes)
 
 
-# Lines
+# ---- Lines -----------------------------------------------------------------------------------------------------------
 
 
 def _read_file(path: str) -> tuple[FileCount, list[Game]]:
@@ -182,7 +182,7 @@ def _players(where: str, record: dict[str, Any]) -> tuple[str, str]:
     return first, second
 
 
-# File names
+# ---- File names ------------------------------------------------------------------------------------------------------
 
 
 def _stem(path: str) -> str:

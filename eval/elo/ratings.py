@@ -71,7 +71,7 @@ class Settings:
     players: tuple[str, ...] = ()
 
 
-# The result
+# ---- The result ------------------------------------------------------------------------------------------------------
 
 
 def rate(games: Sequence[Game], settings: Settings) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def win_matrix(games: Iterable[Game], players: Sequence[str]) -> dict[str, dict[
     return met
 
 
-# The command
+# ---- The command -----------------------------------------------------------------------------------------------------
 
 
 def parse(argv: Sequence[str] | None) -> Settings:

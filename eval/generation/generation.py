@@ -25,7 +25,7 @@ from eval.generation.answers import Answer, Columns, read_answers, unlike_rows
 from eval.generation.report import print_next, print_report
 from eval.metrics.text import PREFIX, PROGRESS_DELAY, Comparison, compare_all, corpus_metrics
 
-# Scoring
+# ---- Scoring ---------------------------------------------------------------------------------------------------------
 
 
 def score_file(answers: list[Answer], by_group: bool, with_intervals: bool) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def score_answers(
     return metrics | {f"{PREFIX}_{name}_interval": resample() for name, resample in bar}
 
 
-# Running
+# ---- Running ---------------------------------------------------------------------------------------------------------
 
 
 def parse(argv: list[str]) -> argparse.Namespace:

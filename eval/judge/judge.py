@@ -167,7 +167,7 @@ def prompt_of(comparison: Comparison, kind: str) -> str:
     return judge_prompt(kind, comparison.question.text, comparison.first.answers[key], comparison.second.answers[key])
 
 
-# Messages
+# ---- Messages --------------------------------------------------------------------------------------------------------
 
 
 def note(message: str) -> None:
@@ -247,7 +247,7 @@ def refusals(refused: list[tuple[Comparison, Exception]], allowed: bool) -> str:
     return message if allowed else message + advice
 
 
-# The command line
+# ---- The command line ------------------------------------------------------------------------------------------------
 
 
 def parse(argv: list[str]) -> Settings:

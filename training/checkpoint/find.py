@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from common.errors import CheckpointError
-from common.outputs import COMPLETED, MANIFEST
+from common.outputs import CHECKPOINT, COMPLETED, CONFIG, MANIFEST, TRAINER_STATE
 from training.checkpoint.manifest import OLD_ADAPTER_FOLDER, find_damage, has_adapter, is_old_layout
 
 
@@ -22,7 +22,7 @@ def get_last_checkpoint(checkpoint_dir: str | os.PathLike) -> tuple[str | None, 
     """
     directory = Path(checkpoint_dir)
     completed = (directory / COMPLETED).is_file()
-    if completed and (has_adapter(directory) or (directory / "config.json").is_file()):
+    if completed and (has_adapter(directory) or (directory / CONFIG).is_file()):
         return str(directory), True
     for checkpoint in checkpoints_in(directory):
         damage = find_damage(checkpoint)
@@ -34,7 +34,7 @@ def get_last_checkpoint(checkpoint_dir: str | os.PathLike) -> tuple[str | None, 
 
 def checkpoints_in(directory: Path) -> list[Path]:
     """Return the `checkpoint-N` directories, newest (largest N) first."""
-    numbers = [(path.name.removeprefix("checkpoint-"), path) for path in directory.glob("checkpoint-*")]
+    numbers = [(path.name.removeprefix(CHECKPOINT), path) for path in directory.glob(f"{CHECKPOINT}*")]
     checkpoints = [(int(number), path) for number, path in numbers if number.isdigit() and path.is_dir()]
     return [path for _, path in sorted(checkpoints, reverse=True)]
 
@@ -49,8 +49,8 @@ def check_resumable(checkpoint: str) -> str:
     """
     directory = Path(checkpoint)
     damage = find_damage(directory) if (directory / MANIFEST).is_file() else None
-    if damage is None and not (directory / "trainer_state.json").is_file():
-        damage = "no trainer_state.json: not a checkpoint"
+    if damage is None and not (directory / TRAINER_STATE).is_file():
+        damage = f"no {TRAINER_STATE}: not a checkpoint"
     if damage is not None:
         raise CheckpointError(f"--resume_from_checkpoint {checkpoint}: {damage}.")
     return str(directory)
@@ -81,7 +81,7 @@ def adapter_directory(checkpoint: str | os.PathLike) -> Path:
         return root
     if is_old_layout(root):
         return root / OLD_ADAPTER_FOLDER
-    whole_model = (root / "config.json").is_file()
+    whole_model = (root / CONFIG).is_file()
     advice = (
         "it was made with --full_finetune; add that flag."
         if whole_model
@@ -92,7 +92,7 @@ def adapter_directory(checkpoint: str | os.PathLike) -> Path:
 
 def check_whole_model(checkpoint: str) -> None:
     """Refuse --full_finetune where a checkpoint holds an adapter. Raises CheckpointError."""
-    if not (Path(checkpoint) / "config.json").is_file():
+    if not (Path(checkpoint) / CONFIG).is_file():
         raise CheckpointError(
             f"--full_finetune with {checkpoint}, which holds an adapter: leave --full_finetune out to go on from it, "
             "or give another --output_dir to start anew."

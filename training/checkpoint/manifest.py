@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import read_json, write_json
-from common.outputs import COMPLETED, MANIFEST
+from common.outputs import ADAPTER_CONFIG, COMPLETED, MANIFEST, TRAINER_STATE
 
 OLD_ADAPTER_FOLDER = "adapter_model"  # where the published QLoRA script put the adapter of a checkpoint
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -46,7 +46,7 @@ def saved_flags(checkpoint: str | os.PathLike) -> dict[str, Any]:
 def find_damage(checkpoint: Path) -> str | None:
     """Return why a checkpoint cannot be trusted, or None. Older layouts have no manifest and are taken as they are."""
     if not (checkpoint / MANIFEST).is_file():
-        if is_old_layout(checkpoint) and (checkpoint / "trainer_state.json").is_file():
+        if is_old_layout(checkpoint) and (checkpoint / TRAINER_STATE).is_file():
             return None
         return f"no {MANIFEST}: saving was interrupted"
     try:
@@ -72,4 +72,4 @@ def has_adapter(directory: Path) -> bool:
 def is_old_layout(checkpoint: Path) -> bool:
     """Return whether a checkpoint has its adapter where the published QLoRA script put it."""
     folder = checkpoint / OLD_ADAPTER_FOLDER
-    return not has_adapter(checkpoint) and (folder / "adapter_config.json").is_file() and has_adapter(folder)
+    return not has_adapter(checkpoint) and (folder / ADAPTER_CONFIG).is_file() and has_adapter(folder)

@@ -16,6 +16,7 @@ from arguments.model import ModelArguments
 from arguments.training import TrainingArguments
 from common.errors import CheckpointError
 from common.files import read_json
+from common.outputs import ADAPTER_CONFIG
 from training.checkpoint.manifest import saved_flags
 
 HELD_OUT = "rows held out of training"  # recorded beside the flags, which say it in several ways
@@ -90,7 +91,7 @@ def check_same_adapter(training: TrainingArguments, directory: Path, targets: li
     Raises:
         CheckpointError: naming the flag, the checkpoint's value and the command's.
     """
-    saved, asked = read_json(directory / "adapter_config.json"), vars(training)
+    saved, asked = read_json(directory / ADAPTER_CONFIG), vars(training)
     wrong = [
         f"--{flag} {asked[flag]} (saved: {saved[name]})"
         for flag, name in ADAPTER_SETTINGS.items()

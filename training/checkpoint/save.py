@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerContr
 
 from common.errors import SavingError
 from common.files import write_json
-from common.outputs import COMPLETED, MANIFEST
+from common.outputs import CHECKPOINT, COMPLETED, MANIFEST
 from training.checkpoint.find import checkpoints_in
 from training.checkpoint.manifest import write_manifest
 
@@ -53,7 +53,7 @@ class SavePeftModelCallback(TrainerCallback):
         bad = next((n for n, p in model.named_parameters() if p.requires_grad and not p.isfinite().all()), None)
         if bad is not None:
             raise SavingError(f"at step {state.global_step} the weight {bad} is no longer finite: training diverged.")
-        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        checkpoint = Path(args.output_dir) / f"{CHECKPOINT}{state.global_step}"
         write_manifest(checkpoint, state.global_step, self.flags)
         self.rotate(checkpoint, state.best_model_checkpoint)
         return control

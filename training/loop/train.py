@@ -23,6 +23,7 @@ from transformers import (
 
 from arguments.generation import GenerationArguments
 from common.errors import FailedRunError
+from common.outputs import TRAINER_STATE
 from training.loop.callbacks import StopOnSignalCallback, WatchLossCallback
 from training.loop.evaluation import EvaluationMetrics
 from training.loop.steps import Batch
@@ -103,7 +104,7 @@ def train_model(trainer: QLoRATrainer, checkpoint: str | None) -> tuple[dict[str
     trainer.add_callback(WatchLossCallback)
     metrics: dict[str, Any] = {}
     if checkpoint is not None:
-        trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+        trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE))
     batches = trainer.get_train_dataloader()
     if not len(batches):
         raise FailedRunError(

@@ -16,6 +16,7 @@ from arguments.model import ModelArguments
 from arguments.training import TrainingArguments
 from common.errors import FailedRunError, ModelError
 from common.forward import has_position_table
+from common.outputs import ADAPTER_CONFIG, CONFIG
 from training.model.device import device_options
 from training.model.files import cannot_load_model, convert_pickles, error_text
 from training.model.quantization import (
@@ -55,7 +56,7 @@ def load_config(weights: str, options: dict[str, Any]) -> PretrainedConfig:
         ModelError: there is no such model, or none in a form that is read.
     """
     path = Path(weights)
-    if path.is_dir() and not (path / "config.json").is_file():
+    if path.is_dir() and not (path / CONFIG).is_file():
         raise ModelError(f"--model_name_or_path {weights} is not a model: {no_config_reason(path)}.")
     if any(path.glob("pytorch_model*.bin")) and not any(path.glob("*.safetensors")):
         raise ModelError(
@@ -70,12 +71,10 @@ def load_config(weights: str, options: dict[str, Any]) -> PretrainedConfig:
 
 def no_config_reason(directory: Path) -> str:
     """Return what a directory is that has no config.json."""
-    if (directory / "adapter_config.json").is_file():
+    if (directory / ADAPTER_CONFIG).is_file():
         return "it holds a LoRA adapter: give the base model that it belongs to"
-    below = [
-        path.parent for pattern in ("*/config.json", "snapshots/*/config.json") for path in directory.glob(pattern)
-    ]
-    return "it has no config.json" + (f"; there is one in {min(below)}" if below else "")
+    below = [path.parent for pattern in (f"*/{CONFIG}", f"snapshots/*/{CONFIG}") for path in directory.glob(pattern)]
+    return f"it has no {CONFIG}" + (f"; there is one in {min(below)}" if below else "")
 
 
 def context_of(config: PretrainedConfig) -> int | None:

@@ -14,11 +14,12 @@ from collections.abc import Collection, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from common.outputs import CONFIG
 from training.model.sentencepiece import model_file, model_reason
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 WEIGHTS_INDEX = "model.safetensors.index.json"
-JSON_FILES = ("config.json", WEIGHTS_INDEX, "tokenizer.json", "tokenizer_config.json", "vocab.json")
+JSON_FILES = (CONFIG, WEIGHTS_INDEX, "tokenizer.json", "tokenizer_config.json", "vocab.json")
 # Weights in forms that are not read, and what to give instead.
 OTHER_WEIGHTS = {
     "pytorch_model*.bin*": "pickles (*.bin), which can run any code.",
@@ -76,7 +77,7 @@ def directory_of(name: str, cache_dir: str | None) -> Path | None:
     if Path(name).is_dir():
         return Path(name)
     try:
-        config = try_to_load_from_cache(name, "config.json", cache_dir=cache_dir)
+        config = try_to_load_from_cache(name, CONFIG, cache_dir=cache_dir)
     except HFValidationError:
         return None
     return Path(config).parent if isinstance(config, str) else None

@@ -79,7 +79,7 @@ def repair_special_tokens(tokenizer: PreTrainedTokenizerBase, config: Pretrained
     Raises:
         ValueError: neither the tokenizer nor the config names an end-of-sequence token.
     """
-    if tokenizer.unk_token == "":  # the library would look it up, and for want of it look it up, without end
+    if tokenizer.unk_token == "":  # the library looks up an unknown token as its unk token, here without end
         tokenizer.unk_token = "<unk>" if "<unk>" in tokenizer.get_vocab() else None
     bare = not tokenizer.eos_token
     if tokenizer.bos_token == "" or (bare and not tokenizer.bos_token):
