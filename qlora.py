@@ -155,9 +155,18 @@ def show_rows(plan: "Plan", names: Names) -> int:
 def load_data(plan: "Plan", names: Names, base: "Base") -> "DataModule":
     """Load, check and tokenize the data."""
     from data.loading import make_data_module
+    from training.loop.attention import row_layout
 
     token = plan.model.use_auth_token
-    return make_data_module(base.tokenizer, plan.data, plan.training, names=names, token=token, context=base.context)
+    return make_data_module(
+        base.tokenizer,
+        plan.data,
+        plan.training,
+        names=names,
+        token=token,
+        context=base.context,
+        layout=row_layout(base.config, plan.training),
+    )
 
 
 def check_push(plan: "Plan", settings: "Seq2SeqTrainingArguments") -> None:
@@ -225,7 +234,7 @@ def make_trainer(
         evaluated=module.eval,
         collator=replace(module.collator, predict_with_generate=training.predict_with_generate),
         step_collator=module.step_collator,
-        packing=training.packing,
+        joins_rows=module.joins_rows,
         metrics=EvaluationMetrics(len(module.eval or ()), answers if training.predict_with_generate else None),
     )
     trainer.add_callback(SavePeftModelCallback(flags, training.save_total_limit))

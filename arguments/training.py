@@ -77,6 +77,12 @@ class TrainingArguments(EvaluationArguments):
         "source_max_len + target_max_len), each blind to the others: no padding at all.",
         affects="rows",
     )
+    shared_prefix: str = option(
+        "auto",
+        "auto: compute what the rows of a step begin with alike once for all of them, and no padding, wherever that is "
+        "the same step; off: padded micro-batches.",
+        choices=("auto", "off"),
+    )
     warmup_ratio: float = option(
         0.03, "Share of the steps used to warm up; --warmup_steps, if given, wins.", rule=UP_TO_1
     )

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from data.batches.collator import DataCollatorForCausalLM
+    from data.batches.shared import SharedStepCollator
     from data.batches.steps import StepCollator
+
+    AnyStepCollator = StepCollator | SharedStepCollator
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,16 @@ class DataModule:
     eval: "Dataset | None"
     predict: "Dataset | None"
     collator: "DataCollatorForCausalLM"
-    step_collator: "StepCollator | None"
+    step_collator: "AnyStepCollator | None"
     report: dict[str, Any]
     digest: str | None
     template_digest: str | None
     prompt_format: str | None
+
+    @property
+    def joins_rows(self) -> bool:
+        """Whether rows stand behind one another in sequences, and so must not see one another."""
+        return self.step_collator is not None and self.step_collator.strategy in ("packed", "unpadded", "shared")
 
 
 def make_data_module(
@@ -70,6 +78,7 @@ def make_data_module(
     names: Names | None = None,
     token: bool = False,
     context: int | None = None,
+    layout: str | None = None,
 ) -> DataModule:
     """Load, format, check, split and tokenize what the flags name, and say what is trained on.
 
@@ -81,6 +90,7 @@ def make_data_module(
         names: what --dataset and --eval_dataset name; None reads it from `data`.
         token: whether a stored token of the hub is required and sent.
         context: how many tokens the model was made for, where that is known.
+        layout: how the rows of a step stand in sequences; see `training.loop.attention.row_layout`.
 
     Raises:
         DataError: the data cannot be used as asked; the message is for the user.
@@ -96,7 +106,7 @@ def make_data_module(
     text_marks = _choose_template(tokenizer, data.chat_template, tools)
     tokens = _tokenize(splits, tokenizer, data, training)
     collator = _collator(tokenizer, data, training, text_marks)
-    step = _step_collator(collator, data, training, tokens.train)
+    step = _step_collator(collator, data, training, tokens.train, layout)
     return DataModule(
         train=tokens.train,
         eval=tokens.eval if training.do_eval else None,
@@ -201,22 +211,28 @@ def _tokenize(
 
 
 def _step_collator(
-    collator: "DataCollatorForCausalLM", data: DataArguments, training: TrainingArguments, train: "Dataset | None"
-) -> "StepCollator | None":
+    collator: "DataCollatorForCausalLM",
+    data: DataArguments,
+    training: TrainingArguments,
+    train: "Dataset | None",
+    layout: str | None,
+) -> "AnyStepCollator | None":
     """Return what makes the micro-batches of a step, or None where the library does."""
     if train is None or not training.step_batching:
         return None
+    from data.batches.shared import SharedStepCollator
     from data.batches.steps import StepCollator
     from data.tokens.store import column
 
-    longest = training.max_tokens_per_batch or data.source_max_len + data.target_max_len
-    step = StepCollator(
-        collator,
-        batch_size=training.per_device_train_batch_size,
-        max_tokens=training.max_tokens_per_batch,
-        pack_length=longest if training.packing else None,
-    )
-    step.check(column(train, "length").tolist(), lambda row: "{file}, {unit} {place}".format(**train[row]))
+    lengths = column(train, "length").tolist()
+    size, most = training.per_device_train_batch_size, training.max_tokens_per_batch
+    if layout is not None:
+        # No more than the largest padded micro-batch of so many rows would have.
+        step = SharedStepCollator(collator, most or size * max(lengths), share=layout == "shared")
+    else:
+        packed = (most or data.source_max_len + data.target_max_len) if training.packing else None
+        step = StepCollator(collator, batch_size=size, max_tokens=most, pack_length=packed)
+    step.check(lengths, lambda row: "{file}, {unit} {place}".format(**train[row]))
     return step
 
 

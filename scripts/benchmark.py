@@ -124,7 +124,7 @@ def measure(argv: list[str]) -> dict[str, float]:
         evaluated=None,
         collator=module.collator,
         step_collator=module.step_collator,
-        packing=plan.training.packing,
+        joins_rows=module.joins_rows,
         metrics=EvaluationMetrics(0),
     )
     trainer.add_callback(clock)

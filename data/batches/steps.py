@@ -52,13 +52,7 @@ class StepCollator:
         Raises:
             DataError: naming the longest row by `name`.
         """
-        limit = self.max_tokens if self.pack_length is None else self.pack_length
-        if limit is not None and lengths and max(lengths) > limit:
-            row = longest_first(lengths)[0]
-            raise DataError(
-                f"--max_tokens_per_batch {limit:,}: {name(row)} has {lengths[row]:,} tokens\n"
-                f"give at least --max_tokens_per_batch {lengths[row]}, or shorter --source_max_len and --target_max_len"
-            )
+        check_lengths(lengths, self.max_tokens if self.pack_length is None else self.pack_length, name)
 
     def split(self, lengths: Sequence[int]) -> list[list[int]]:
         """Return the row numbers of each micro-batch for rows of these lengths. Raises DataError as `check` does."""
@@ -78,6 +72,16 @@ class StepCollator:
         if self.pack_length is not None:
             return pack(batch, lengths, batches)
         return [{name: batch[name][chosen, : lengths[chosen[0]]] for name in TRAINED_ON} for chosen in batches]
+
+
+def check_lengths(lengths: Sequence[int], limit: int | None, name: Callable[[int], str]) -> None:
+    """Refuse rows that fit into no micro-batch of `limit` tokens. Raises DataError, naming the longest by `name`."""
+    if limit is not None and lengths and max(lengths) > limit:
+        row = longest_first(lengths)[0]
+        raise DataError(
+            f"--max_tokens_per_batch {limit:,}: {name(row)} has {lengths[row]:,} tokens\n"
+            f"give at least --max_tokens_per_batch {lengths[row]}, or shorter --source_max_len and --target_max_len"
+        )
 
 
 def split_by_length(lengths: Sequence[int], batch_size: int, max_tokens: int | None = None) -> list[list[int]]:

@@ -5,6 +5,8 @@
 A quantile is a length that occurs: p99 is the shortest that at least 99 % of the rows do not exceed.
 """
 
+import math
+import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ import numpy
 from arguments.library_flags import GROUPING_STRATEGIES
 from arguments.training import TrainingArguments
 from common.launcher import processes
+from data.batches.shared import SharedStepCollator, size_of
 from data.batches.steps import StepCollator, padding_share
 from data.report.advice import advise
 from data.selection import Use
@@ -22,6 +25,7 @@ from data.tokens.store import column
 if TYPE_CHECKING:
     from datasets import Dataset
 
+SAMPLED_ROWS = 1024  # of which it is counted how much of them is shared
 PERCENTS = {"p50": 50, "p90": 90, "p99": 99, "max": 100}
 COLUMNS = ("length", *TEXT_COUNTS, "supervised")
 # These are counted in conversations; beside each, what it means.
@@ -132,7 +136,9 @@ def source_report(use: Use, dropped: Sequence[tuple[str, str, str, int]]) -> dic
     return use.account.summary(its_own) | {"use": use.purpose, "used": len(use.rows), "digest": use.digest} | weight
 
 
-def count_batches(train: "Dataset | None", step: StepCollator | None, training: TrainingArguments) -> dict[str, Any]:
+def count_batches(
+    train: "Dataset | None", step: StepCollator | SharedStepCollator | None, training: TrainingArguments
+) -> dict[str, Any]:
     """Return how training rows are batched, and of what one epoch in a seeded order would be made.
 
     Args:
@@ -150,7 +156,36 @@ def count_batches(train: "Dataset | None", step: StepCollator | None, training: 
     }
     if train is None or batching["train_sampling_strategy"] in GROUPING_STRATEGIES:
         return batching  # the library groups rows in its own way, which is not counted
+    if isinstance(step, SharedStepCollator):
+        return batching | sequence_share(train, size * accumulation, step)
     return batching | padding_share(column(train, "length").tolist(), size, accumulation, step)
+
+
+def sequence_share(train: "Dataset", rows: int, step: SharedStepCollator) -> dict[str, Any]:
+    """Count what steps in a seeded order would be made of, by the first of them.
+
+    Args:
+        train: tokenized rows.
+        rows: those of a step, of one process.
+
+    Returns:
+        as `padding_share` (of which there is none), and `shared_share`: how much of all tokens need not be computed, as
+        they stand once for several rows.
+    """
+    order = random.Random(0).sample(range(len(train)), min(len(train), max(SAMPLED_ROWS, rows)))
+    steps = [train.select(order[start : start + rows]) for start in range(0, len(order), rows)]
+    sequences = [step.plant(sampled.select_columns(["input_ids", "labels"]).to_list()) for sampled in steps]
+    sizes = [size_of(pieces) for step_sequences in sequences for pieces in step_sequences]
+    tokens = int(column(train.select(order), "length").sum())
+    return {
+        "padding_share": 0.0,
+        "shared_share": 1 - sum(sizes) / tokens,
+        "strategy": step.strategy,
+        "rows_per_process": rows,
+        "steps": math.ceil(len(train) / rows),
+        "micro_batches": len(sizes) / len(steps),
+        "largest": max(sizes),
+    }
 
 
 def count_duplicates(train: "Dataset | None", held_out: "Dataset | None") -> dict[str, int]:

@@ -94,6 +94,11 @@ def _batching(batching: Mapping) -> str:
         "split": f"of {rows} by length within a step",
         "budget": f"of up to {batching['max_tokens_per_batch'] or 0:,} tokens by length within a step",
         "packed": "packed from the rows of a step",
+        "unpadded": "of the rows of a step behind one another",
+        "shared": "of the rows of a step, what they begin with alike once",
     }[batching["strategy"]]
     counts = f"{batching['micro_batches']:,.1f} of them a step, the largest of {batching['largest']:,} tokens"
-    return f"micro-batches {batches}: {percent(batching['padding_share'])} padding, {counts}"
+    padding = f"{percent(batching['padding_share'])} padding"
+    if batching["strategy"] == "shared":
+        padding = f"no padding, {percent(batching['shared_share'])} of the tokens saved"
+    return f"micro-batches {batches}: {padding}, {counts}"

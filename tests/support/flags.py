@@ -45,6 +45,7 @@ def trainer_of(argv: list[str]) -> tuple[Any, Any]:
     from arguments.parser import parse
     from data.loading import make_data_module
     from training.loop.arguments import library_arguments
+    from training.loop.attention import row_layout
     from training.model.build import build_model, read_base
     from training.plan import make_plan
 
@@ -52,7 +53,8 @@ def trainer_of(argv: list[str]) -> tuple[Any, Any]:
     torch.manual_seed(0)
     base = read_base(plan.model, plan.data, plan.training, plan.generation.max_new_tokens, plan.checkpoint)
     model = build_model(plan.model, plan.training, base, plan.checkpoint)
-    module = make_data_module(base.tokenizer, plan.data, plan.training)
+    layout = row_layout(base.config, plan.training)
+    module = make_data_module(base.tokenizer, plan.data, plan.training, layout=layout)
     settings = library_arguments(plan.training)
     trainer, _ = qlora.make_trainer(plan, settings, model, base.tokenizer, module, [], {})
     return trainer, module

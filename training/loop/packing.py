@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from common.errors import FailedRunError
 from common.forward import relative_difference, rounding_limit
-from common.labels import IGNORE_INDEX
+from common.labels import IGNORE_INDEX, LAYOUT, ROWS
+from training.loop.attention import attending, for_model
 from training.loop.loss import supervised_logits, supervised_only
 
 CHECKED_ROWS = 4  # the last ones of a sequence, which would see all that stands before them
@@ -22,13 +23,22 @@ CHECKED_ROWS = 4  # the last ones of a sequence, which would see all that stands
 
 def rows_in(sequence: Mapping[str, torch.Tensor]) -> int:
     """Return how many rows a packed sequence holds."""
-    return int((sequence["position_ids"] == 0).sum())
+    return len(places_of(sequence))
+
+
+def places_of(sequence: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+    """Return where the tokens of each row of a packed sequence stand."""
+    if ROWS in sequence:
+        return [places[places >= 0] for places in sequence[ROWS]]
+    positions = sequence["position_ids"][0]
+    starts = (positions == 0).nonzero().flatten().tolist()
+    return list(torch.tensor_split(torch.arange(len(positions), device=positions.device), starts)[1:])
 
 
 def unpack(sequence: Mapping[str, torch.Tensor], last: int) -> dict[str, torch.Tensor]:
     """Return the last rows of a packed sequence, (1, tokens), as a padded batch, (at most `last`, longest of them)."""
-    starts = (sequence["position_ids"][0] == 0).nonzero().flatten()[-last:].tolist()
-    ids, labels = (torch.tensor_split(sequence[name][0], starts)[1:] for name in ("input_ids", "labels"))
+    rows = places_of(sequence)[-last:]
+    ids, labels = ([sequence[name][0, places] for places in rows] for name in ("input_ids", "labels"))
     return {
         "input_ids": pad_sequence(ids, batch_first=True),
         "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
@@ -42,7 +52,8 @@ def packing_error(model: nn.Module, sequence: Mapping[str, torch.Tensor], skips_
     They are compared at the supervised positions of the last rows.
     """
     alone = supervised_logits(model, supervised_only(unpack(sequence, CHECKED_ROWS)), skips_head)
-    packed = supervised_logits(model, supervised_only(sequence), skips_head)
+    with attending(model, sequence):
+        packed = supervised_logits(model, supervised_only(for_model(sequence)), skips_head)
     return relative_difference(packed[len(packed) - len(alone) :], alone)
 
 
@@ -57,13 +68,16 @@ def check_packing(model: nn.Module, step: Sequence[Mapping[str, torch.Tensor]], 
     model.eval()  # the step puts it back to training
     with torch.no_grad():
         error, limit = packing_error(model, max(step, key=rows_in), skips_head), rounding_limit(model)
+    flag, without = (
+        ("--shared_prefix auto", "--shared_prefix off") if LAYOUT in step[0] else ("--packing", "no --packing")
+    )
     if math.isnan(error):
         raise FailedRunError(
-            "--packing: the logits of packed rows, or of the same rows by themselves, are not finite numbers: whether "
-            "rows stay apart cannot be checked. See whether the run goes well without --packing."
+            f"{flag}: the logits of rows in one sequence, or of the same rows by themselves, are not finite numbers: "
+            f"whether rows stay apart cannot be checked. See whether the run goes well with {without}."
         )
     if error > limit:
         raise FailedRunError(
-            f"--packing: the logits of packed rows are {error:.1%} away from those of the same rows by themselves; "
-            f"rounding explains at most {limit:.1%}. This model does not keep packed rows apart: leave --packing out."
+            f"{flag}: the logits of rows in one sequence are {error:.1%} away from those of the same rows by "
+            f"themselves; rounding explains at most {limit:.1%}. This model does not keep rows apart: use {without}."
         )

@@ -56,7 +56,7 @@ def build_trainer(
     evaluated: Dataset | None,
     collator: Callable[[Sequence], Batch],
     step_collator: Callable[[Sequence], list[Batch]] | None,
-    packing: bool,
+    joins_rows: bool,
     metrics: EvaluationMetrics,
 ) -> QLoRATrainer:
     """Return the trainer of a run.
@@ -66,7 +66,7 @@ def build_trainer(
         train, evaluated: tokenized rows, or None.
         collator: makes the batches; with prompts in them where evaluation generates.
         step_collator: makes the micro-batches of a step, which the library then counts as one batch; or None.
-        packing: whether it packs rows.
+        joins_rows: whether it puts rows behind one another, which must not see one another.
         metrics: what evaluations measure.
     """
     settings = copy.copy(settings)
@@ -85,7 +85,7 @@ def build_trainer(
         compute_metrics=metrics,
         generation=generation,
         step_collator=step_collator,
-        packing=packing,
+        joins_rows=joins_rows,
     )
 
 

@@ -25,6 +25,7 @@ from common.errors import SavingError, failing_as
 from common.forward import on_one_device
 from common.labels import PROMPT
 from common.outputs import MODEL_CARD
+from training.loop.attention import attending, for_model
 from training.loop.callbacks import LogLineCallback
 from training.loop.loss import (
     row_losses,
@@ -49,7 +50,8 @@ class QLoRATrainer(Seq2SeqTrainer):
         generation: how answers are written.
         step_collator: makes a list of micro-batches of the rows of an optimizer step, or None, where training takes
             batches of the `data_collator` as the library does. With it, the library counts a step as one batch.
-        packing: whether the step collator packs rows, which is checked before the first of them are trained on.
+        joins_rows: whether the step collator puts rows behind one another; that they do not see one another is checked
+            before the first of them are trained on.
     """
 
     def __init__(
@@ -57,11 +59,11 @@ class QLoRATrainer(Seq2SeqTrainer):
         *args: Any,
         generation: GenerationConfig,
         step_collator: Callable[[Sequence], list[Batch]] | None,
-        packing: bool,
+        joins_rows: bool,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        self.generation, self.step_collator, self.packing_unchecked = generation, step_collator, packing
+        self.generation, self.step_collator, self.rows_unchecked = generation, step_collator, joins_rows
         self.skips_head = takes_logits_to_keep(self.model) and on_one_device(self.model)
         if self.args.use_liger_kernel:  # its kernels compute the loss of whole batches in the model
             self.skips_head = False
@@ -109,10 +111,10 @@ class QLoRATrainer(Seq2SeqTrainer):
         steps = [batch.get(MICRO_BATCHES, [batch]) for batch in batches]
         if not steps:
             return batches, None
-        if self.packing_unchecked and self.any_process(max(map(rows_in, steps[0])) > 1):
+        if self.rows_unchecked and self.any_process(max(map(rows_in, steps[0])) > 1):
             with self.accelerator.autocast():
-                check_packing(self.model, steps[0], self.skips_head)
-            self.packing_unchecked = False
+                check_packing(self.accelerator.unwrap_model(self.model), steps[0], self.skips_head)
+            self.rows_unchecked = False
         tokens = sum(supervised_tokens(batch) for step in steps for batch in step).to(device)
         if self.args.average_tokens_across_devices:  # as gradients are
             tokens = self.accelerator.gather(tokens).sum()
@@ -123,7 +125,7 @@ class QLoRATrainer(Seq2SeqTrainer):
 
     def prepared(self, batch: Batch) -> Batch:
         """Return what the model is given of a batch."""
-        batch = without_prompts(batch)
+        batch = for_model(without_prompts(batch))
         return supervised_only(batch) if self.skips_head else batch
 
     def any_process(self, condition: bool) -> bool:
@@ -136,13 +138,14 @@ class QLoRATrainer(Seq2SeqTrainer):
             return super().training_step(model, inputs, *args)
         *others, last = inputs[MICRO_BATCHES]
         losses = []
-        for batch in others:
-            # Processes may have different numbers of micro-batches: they meet in the last one alone.
-            self.accelerator.sync_gradients = False
-            with self.accelerator.no_sync(model):
-                losses.append(super().training_step(model, batch, *args))
-        self.accelerator.sync_gradients = True
-        losses.append(super().training_step(model, last, *args))
+        with attending(self.accelerator.unwrap_model(model), last):
+            for batch in others:
+                # Processes may have different numbers of micro-batches: they meet in the last one alone.
+                self.accelerator.sync_gradients = False
+                with self.accelerator.no_sync(model):
+                    losses.append(super().training_step(model, batch, *args))
+            self.accelerator.sync_gradients = True
+            losses.append(super().training_step(model, last, *args))
         return torch.stack(losses).sum()
 
     # ---- evaluation and prediction ----

@@ -172,7 +172,7 @@ def test_the_check_passes_with_weights_of_any_bits(bits, make_base, make_args, c
     AutoTokenizer.from_pretrained(make_base()).save_pretrained(tmp_path / "base")
     trainer, module = trainer_of(command(tmp_path / "base", "--packing", "--bits", bits))
     take(trainer, module.step_collator, rows_of(module, 8))
-    assert not trainer.packing_unchecked
+    assert not trainer.rows_unchecked
 
 
 def take(trainer, make_micro_batches, rows):
@@ -192,7 +192,7 @@ def test_the_check_waits_for_rows_that_share_a_sequence(make_base, make_args, co
     assert [len(alone), len(together)] == [2, 1]
     for step, expected in ((alone, []), (alone, []), (together, [1]), (together, [1])):
         take(trainer, lambda rows, step=step: step, rows)
-        assert checked == expected and trainer.packing_unchecked == (not expected)
+        assert checked == expected and trainer.rows_unchecked == (not expected)
 
 
 @pytest.mark.parametrize(("error", "said"), [(float("nan"), "not finite"), (0.5, "50.0% away")])
@@ -201,7 +201,7 @@ def test_a_check_that_fails_stops_the_run(error, said, make_base, make_args, com
     monkeypatch.setattr(packing, "packing_error", lambda *args: error)
     with pytest.raises(FailedRunError, match=said):
         take(trainer, module.step_collator, rows_of(module, 4))
-    assert trainer.packing_unchecked
+    assert trainer.rows_unchecked
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gpt_neox", "gpt2", "gemma"])
@@ -221,7 +221,7 @@ def test_packed_loss_and_gradient_are_the_unpacked_ones(architecture, flags, mak
     results = []
     for way in ways:
         trainer.model.zero_grad()
-        trainer.packing_unchecked = way.pack_length is not None
+        trainer.rows_unchecked = way.pack_length is not None
         loss = take(trainer, way, rows)
         trained = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
         gradients = {name: p.grad.clone() for name, p in trained.items()}
@@ -230,7 +230,7 @@ def test_packed_loss_and_gradient_are_the_unpacked_ones(architecture, flags, mak
     assert 1 < sequences < 8 and [count for count, _ in others] == [1, 8]
     for _, padded in others:
         assert_near(packed, padded)
-    assert not trainer.packing_unchecked
+    assert not trainer.rows_unchecked
 
 
 def train(argv, adapter_of, out: Path):
