@@ -71,7 +71,8 @@ def grow(rows: Sequence[Sequence[int]], may_share: Sequence[int], worth: int = W
         branches: dict[Any, list[int]] = {}  # by the token that comes next, where that may be shared
         for row in members:
             branches.setdefault(rows[row][alike] if alike < may_share[row] else ("alone", row), []).append(row)
-        groups += [(branch, depth, parent) for branch in sorted(branches.values(), key=len)]
+        # The last one is planted next: the branch of most rows, of equal ones that of the longest row.
+        groups += [(branch, depth, parent) for branch in sorted(reversed(branches.values()), key=len)]
     return pieces
 
 

@@ -40,6 +40,7 @@ WRONG = {
     "max_memory_MB": "0",
     "max_tokens_per_batch": "0",
     "packing": "True --train_sampling_strategy group_by_length",
+    "shared_prefix": "on",
     "group_by_length": "False --train_sampling_strategy group_by_length",
     "train_sampling_strategy": "nosuch",
     "output_dir": "qlora.py",

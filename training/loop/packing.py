@@ -68,16 +68,16 @@ def check_packing(model: nn.Module, step: Sequence[Mapping[str, torch.Tensor]], 
     model.eval()  # the step puts it back to training
     with torch.no_grad():
         error, limit = packing_error(model, max(step, key=rows_in), skips_head), rounding_limit(model)
-    flag, without = (
-        ("--shared_prefix auto", "--shared_prefix off") if LAYOUT in step[0] else ("--packing", "no --packing")
-    )
+    flag, advice = "--packing", "leave --packing out"
+    if LAYOUT in step[0]:
+        flag, advice = "--shared_prefix auto", "give --shared_prefix off"
     if math.isnan(error):
         raise FailedRunError(
             f"{flag}: the logits of rows in one sequence, or of the same rows by themselves, are not finite numbers: "
-            f"whether rows stay apart cannot be checked. See whether the run goes well with {without}."
+            f"whether rows stay apart cannot be checked. See whether the run goes well another way: {advice}."
         )
     if error > limit:
         raise FailedRunError(
             f"{flag}: the logits of rows in one sequence are {error:.1%} away from those of the same rows by "
-            f"themselves; rounding explains at most {limit:.1%}. This model does not keep rows apart: use {without}."
+            f"themselves; rounding explains at most {limit:.1%}. This model does not keep rows apart: {advice}."
         )

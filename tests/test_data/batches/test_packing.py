@@ -1,9 +1,7 @@
 """Packed rows: which go together, that they do not see one another, and that training on them is the same."""
 
-import json
 import random
 import signal
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +13,7 @@ from common.forward import EXACT, ROUNDED
 from data.batches.packing import best_fit, pack
 from data.batches.steps import StepCollator
 from tests.support.flags import trainer_of
+from tests.support.models import tiny_model, train
 from tests.support.rounding import DESCENT, ROUNDING, ROUNDING_BF16, assert_near
 from tests.test_training.loop.test_trainer import rows_of
 from training.loop import packing
@@ -80,29 +79,6 @@ def test_pack_and_unpack():
 
 
 # ---- Architectures -------------------------------------------------------------------------------------------------
-
-
-def tiny_model(architecture: str):
-    """Two layers, random, with a window shorter than the rows where the architecture has one."""
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
-
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    if architecture in ("gpt2", "gpt_bigcode", "gptj"):
-        sizes = {"n_embd": 64, "n_layer": 2, "n_head": 4}
-    elif architecture in ("bloom", "mpt"):
-        sizes = {"hidden_size": 64, "n_layer": 2, "n_head": 4, "d_model": 64, "n_layers": 2, "n_heads": 4}
-    elif architecture not in ("gpt_neox", "phi", "falcon", "opt"):
-        sizes["num_key_value_heads"] = 2
-    more = {
-        "gptj": {"rotary_dim": 8},
-        "opt": {"ffn_dim": 128, "word_embed_proj_dim": 64},
-        **dict.fromkeys(("gemma", "gemma2", "gemma3_text", "glm4", "qwen3"), {"head_dim": 16}),
-    }
-    windows = ("mistral", "gemma2", "gemma3_text", "phi3", "starcoder2")
-    sizes |= more.get(architecture, {}) | ({"sliding_window": 6} if architecture in windows else {})
-    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 3}
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(CONFIG_MAPPING[architecture](vocab_size=300, **sizes, **ids)).eval()
 
 
 def sequence_of(lengths: list[int]):
@@ -231,12 +207,6 @@ def test_packed_loss_and_gradient_are_the_unpacked_ones(architecture, flags, mak
     for _, padded in others:
         assert_near(packed, padded)
     assert not trainer.rows_unchecked
-
-
-def train(argv, adapter_of, out: Path):
-    assert qlora.main([*argv, "--output_dir", str(out)]) == 0
-    history = json.loads((out / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
-    return adapter_of(out), [entry["loss"] for entry in history if "loss" in entry]
 
 
 @pytest.mark.parametrize("way", [[], ["--full_finetune", "--bits", "32"], ["--bf16"]], ids=["QLoRA", "full", "bf16"])

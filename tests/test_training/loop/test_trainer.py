@@ -128,6 +128,7 @@ def run_watched(argv, out) -> tuple[list, list[dict]]:
 
 TWO_EPOCHS = ["--max_steps", "-1", "--num_train_epochs", "2", "--max_train_samples", "18", "--logging_steps", "1"]
 TWO_EPOCHS += ["--include_num_input_tokens_seen", "--save_strategy", "no", *DESCENT]
+PADDED = ["--shared_prefix", "off"]
 SPLITS = {
     "by length": [],
     "by length, workers": ["--dataloader_num_workers", "2"],
@@ -148,7 +149,7 @@ def plain(make_base, command_to, tmp_path_factory):
 def test_how_a_step_is_split_changes_nothing(way, plain, make_base, command, tmp_path, adapter_of):
     """Same rows in every step, same losses, same weights: over two epochs of 18 rows, the last step of 2 each."""
     out, *of_plain = plain
-    of_split = run_watched(command(make_base(), *TWO_EPOCHS, *SPLITS[way]), tmp_path)
+    of_split = run_watched(command(make_base(), *TWO_EPOCHS, *PADDED, *SPLITS[way]), tmp_path)
     (plain_steps, split_steps), histories = zip(of_plain, of_split, strict=True)
     rows = [[sum(batch[0] for batch in step) for step in steps] for steps in (plain_steps, split_steps)]
     assert rows[0] == rows[1] == [4, 4, 4, 4, 2] * 2
@@ -253,7 +254,7 @@ def test_every_process_gets_its_share_of_the_same_step():
 
 def test_rows_that_do_not_fill_a_step_are_dropped_or_refused(make_base, command, capsys, monkeypatch, tmp_path):
     steps = watch(monkeypatch)
-    flags = ["--dataloader_drop_last", "True", "--max_steps", "-1", "--num_train_epochs", "1"]
+    flags = [*PADDED, "--dataloader_drop_last", "True", "--max_steps", "-1", "--num_train_epochs", "1"]
     assert qlora.main(command(make_base(), *flags, "--max_train_samples", "7")) == 0
     assert len(steps) == 1
     assert (
