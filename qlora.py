@@ -235,6 +235,7 @@ def make_trainer(
         collator=replace(module.collator, predict_with_generate=training.predict_with_generate),
         step_collator=module.step_collator,
         joins_rows=module.joins_rows,
+        largest=module.largest_micro_batch if training.do_train and training.checkpoints_activations is None else None,
         metrics=EvaluationMetrics(len(module.eval or ()), answers if training.predict_with_generate else None),
     )
     trainer.add_callback(SavePeftModelCallback(flags, training.save_total_limit))

@@ -136,7 +136,7 @@ class LibraryArguments:
     tf32: bool | None = option(None, "Allow TF32 matrix products on NVIDIA Ampere or newer GPUs.", affects="training")
     # Left unset so that --gradient_checkpointing False is not overruled by the default of its new name.
     gradient_checkpointing: bool | None = option(
-        None, "Recompute activations in the backward pass: less memory, more time; unset: True."
+        None, "Recompute activations in the backward pass: less memory, more time; unset: as far as it must to fit."
     )
     gradient_checkpointing_kwargs: Json = option(None, "Settings of it: a JSON object.", reads=json_object)
     activation_checkpointing: bool | None = option(None, "Newer name of --gradient_checkpointing.")

@@ -110,9 +110,18 @@ class TrainingArguments(EvaluationArguments):
         return split or self.packing or self.max_tokens_per_batch is not None
 
     @property
-    def checkpoints_activations(self) -> bool:
-        """Whether activations are computed again in the backward pass."""
-        return False not in (self.activation_checkpointing, self.gradient_checkpointing)
+    def checkpoints_activations(self) -> bool | None:
+        """Whether activations are computed again in the backward pass; None: as the memory asks for."""
+        if False in (self.activation_checkpointing, self.gradient_checkpointing):
+            return False
+        given = (self.activation_checkpointing, self.gradient_checkpointing, self.checkpointing_settings)
+        # Where a model is spread over processes, no process knows what the others need.
+        return True if any(given) or self.fsdp or self.deepspeed else None
+
+    @property
+    def checkpointing_settings(self) -> dict[str, Any]:
+        """What is given of --activation_checkpointing_kwargs, by either of its names."""
+        return self.activation_checkpointing_kwargs or self.gradient_checkpointing_kwargs or {}
 
     @property
     def more_is_better(self) -> bool:
@@ -135,10 +144,8 @@ class TrainingArguments(EvaluationArguments):
         """Return every flag with the value that applies, where it was left to another flag or has an older name."""
         # Below 1 transformers reads warmup_steps as a share of the steps; exactly 1 would be one step.
         ratio = min(self.warmup_ratio, math.nextafter(1.0, 0.0))
-        checkpointing = self.checkpoints_activations
-        settings = {"use_reentrant": False} | (
-            self.activation_checkpointing_kwargs or self.gradient_checkpointing_kwargs or {}
-        )
+        checkpointing = bool(self.checkpoints_activations)
+        settings = {"use_reentrant": False} | self.checkpointing_settings
         best = self.metric_for_best_model or ("loss" if self.save_strategy == "best" else None)
         return {flag.name: getattr(self, flag.name) for flag in fields(self)} | {
             "optim": "paged_adamw_8bit" if self.adam8bit else self.optim,
@@ -300,7 +307,7 @@ class TrainingArguments(EvaluationArguments):
             (("metric_for_best_model",), "--eval_strategy steps or epoch", evaluated),
             (("greater_is_better",), "--metric_for_best_model or --load_best_model_at_end", best),
             (("eval_on_start",), "--do_eval or --eval_strategy", started),
-            (checkpointing, "--gradient_checkpointing", self.checkpoints_activations),
+            (checkpointing, "--gradient_checkpointing", self.checkpoints_activations is not False),
             (("liger_kernel_config",), "--use_liger_kernel", self.use_liger_kernel),
             (("fsdp_config",), "--fsdp", bool(self.fsdp)),
             (("fsdp", "ddp_backend"), "a launcher, such as torchrun", local_rank() is not None),

@@ -8,6 +8,7 @@ The data are five values, each made once of the one before: sources (`data.sourc
 wrong with the data is a `DataError` that says where it is and what to do.
 """
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from data.batches.steps import StepCollator
 
     AnyStepCollator = StepCollator | SharedStepCollator
+
+
+BATCH_SIZE = "per_device_train_batch_size"
+UNEVEN = 1.5  # times the mean: how many tokens of one micro-batch may be supervised
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,13 @@ class DataModule:
     digest: str | None
     template_digest: str | None
     prompt_format: str | None
+
+    @property
+    def largest_micro_batch(self) -> tuple[int, int]:
+        """The most tokens of a micro-batch, padding included, and about how many of them are supervised."""
+        step, train = self.step_collator, self.report["train"]
+        tokens = (step and step.most_tokens) or train["whole"]["max"] * self.report["batching"][BATCH_SIZE]
+        return tokens, min(tokens, math.ceil(UNEVEN * train["supervised"]["share"] * tokens))
 
     @property
     def joins_rows(self) -> bool:

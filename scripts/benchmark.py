@@ -125,6 +125,7 @@ def measure(argv: list[str]) -> dict[str, float]:
         collator=module.collator,
         step_collator=module.step_collator,
         joins_rows=module.joins_rows,
+        largest=None,
         metrics=EvaluationMetrics(0),
     )
     trainer.add_callback(clock)

@@ -221,6 +221,11 @@ class SharedStepCollator:
         """How rows are put together."""
         return "shared" if self.share else "unpadded"
 
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens of a sequence."""
+        return self.max_tokens
+
     def check(self, lengths: Sequence[int], name: Callable[[int], str] = "row {} of a step".format) -> None:
         """Refuse rows that fit into no sequence; see `data.batches.steps.check_lengths`."""
         check_lengths(lengths, self.max_tokens, name)

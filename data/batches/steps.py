@@ -46,13 +46,18 @@ class StepCollator:
         """How rows are split: "packed" in sequences, to a "budget" of tokens, or "split" by length alone."""
         return "packed" if self.pack_length is not None else "split" if self.max_tokens is None else "budget"
 
+    @property
+    def most_tokens(self) -> int | None:
+        """The most tokens of a micro-batch, padding included; None where the longest rows decide."""
+        return self.max_tokens if self.pack_length is None else self.pack_length
+
     def check(self, lengths: Sequence[int], name: Callable[[int], str] = "row {} of a step".format) -> None:
         """Refuse rows that fit into no micro-batch: to be asked before training, with the length of every row.
 
         Raises:
             DataError: naming the longest row by `name`.
         """
-        check_lengths(lengths, self.max_tokens if self.pack_length is None else self.pack_length, name)
+        check_lengths(lengths, self.most_tokens, name)
 
     def split(self, lengths: Sequence[int]) -> list[list[int]]:
         """Return the row numbers of each micro-batch for rows of these lengths. Raises DataError as `check` does."""

@@ -57,6 +57,7 @@ def build_trainer(
     collator: Callable[[Sequence], Batch],
     step_collator: Callable[[Sequence], list[Batch]] | None,
     joins_rows: bool,
+    largest: tuple[int, int] | None,
     metrics: EvaluationMetrics,
 ) -> QLoRATrainer:
     """Return the trainer of a run.
@@ -67,6 +68,8 @@ def build_trainer(
         collator: makes the batches; with prompts in them where evaluation generates.
         step_collator: makes the micro-batches of a step, which the library then counts as one batch; or None.
         joins_rows: whether it puts rows behind one another, which must not see one another.
+        largest: tokens of the largest micro-batch and how many of them are supervised, by which it is chosen how many
+            layers to recompute; None where flags say it.
         metrics: what evaluations measure.
     """
     settings = copy.copy(settings)
@@ -86,6 +89,7 @@ def build_trainer(
         generation=generation,
         step_collator=step_collator,
         joins_rows=joins_rows,
+        largest=largest,
     )
 
 
@@ -114,6 +118,7 @@ def train_model(trainer: QLoRATrainer, checkpoint: str | None) -> tuple[dict[str
     *_, total = trainer.set_initial_training_values(trainer.args, batches)
     # The library would train one step more from a checkpoint of the last step.
     if checkpoint is None or trainer.state.global_step < total:
+        trainer.settle_recomputation()
         with stop:
             metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     return {**metrics, **learning_curve(trainer.state)}, stop.signum

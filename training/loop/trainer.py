@@ -38,6 +38,7 @@ from training.loop.loss import (
 )
 from training.loop.packing import check_packing, rows_in
 from training.loop.steps import MICRO_BATCHES, Batch, StepSampler, collate_step
+from training.memory import bytes_per_weight, choose, free_memory, layers_in_words, measure, slower
 from training.model.tokenizer import restore_settings
 
 
@@ -52,6 +53,8 @@ class QLoRATrainer(Seq2SeqTrainer):
             batches of the `data_collator` as the library does. With it, the library counts a step as one batch.
         joins_rows: whether the step collator puts rows behind one another; that they do not see one another is checked
             before the first of them are trained on.
+        largest: tokens of the largest micro-batch and how many of them are supervised: by these it is chosen how many
+            layers are recomputed; None where flags say it.
     """
 
     def __init__(
@@ -60,10 +63,12 @@ class QLoRATrainer(Seq2SeqTrainer):
         generation: GenerationConfig,
         step_collator: Callable[[Sequence], list[Batch]] | None,
         joins_rows: bool,
+        largest: tuple[int, int] | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         self.generation, self.step_collator, self.rows_unchecked = generation, step_collator, joins_rows
+        self.largest, self.recomputed_every = largest, None
         self.skips_head = takes_logits_to_keep(self.model) and on_one_device(self.model)
         if self.args.use_liger_kernel:  # its kernels compute the loss of whole batches in the model
             self.skips_head = False
@@ -132,11 +137,54 @@ class QLoRATrainer(Seq2SeqTrainer):
         """Return whether a condition holds in any process."""
         return bool(self.accelerator.gather(torch.tensor([condition], device=self.args.device)).any())
 
+    def settle_recomputation(self) -> None:
+        """Choose how many layers are recomputed, by what a step takes and what is free, where no flag says it."""
+        if self.largest is None:
+            return
+        model, args = self.accelerator.unwrap_model(self.model), self.args
+        with self.accelerator.autocast():
+            usage = measure(model, bytes_per_weight(args.optim.value))
+        if usage is None:  # no layers that could be recomputed
+            return
+        chosen = choose(usage, *self.largest, free_memory(args.device))
+        if self.is_world_process_zero():
+            print(f"memory: {chosen}")
+        self.recompute(chosen.every)
+
+    def recompute(self, every: int) -> None:
+        """Recompute one of `every` layers in the backward pass, or none for 0."""
+        model = self.accelerator.unwrap_model(self.model)
+        model.activation_checkpointing_disable()
+        if every:
+            model.activation_checkpointing_enable({"use_reentrant": False}, every_n_layers=every)
+        self.recomputed_every = every
+
     def training_step(self, model: nn.Module, inputs: Batch, *args: Any) -> torch.Tensor:
-        """Go backward through every micro-batch of a step; gives the loss of the step. The library has one of them."""
+        """Go backward through every micro-batch of a step; gives the loss of the step. The library has one of them.
+
+        Where it was chosen here how many layers are recomputed, a step that does not fit is done again with more.
+        """
         if MICRO_BATCHES not in inputs:
             return super().training_step(model, inputs, *args)
-        *others, last = inputs[MICRO_BATCHES]
+        random_states = (torch.get_rng_state(), *torch.cuda.get_rng_state_all())
+        while True:
+            try:
+                return self.whole_step(model, inputs[MICRO_BATCHES], *args)
+            except torch.OutOfMemoryError:
+                every = slower(self.recomputed_every)
+                if every is None or self.args.world_size > 1:  # other processes would wait for this one
+                    raise
+            model.zero_grad()
+            torch.cuda.empty_cache()
+            torch.set_rng_state(random_states[0])
+            torch.cuda.set_rng_state_all(random_states[1:])
+            step = self.state.global_step + 1
+            print(f"note: step {step:,} does not fit into memory; recomputing {layers_in_words(every)} from now on.")
+            self.recompute(every)
+
+    def whole_step(self, model: nn.Module, batches: Sequence[Batch], *args: Any) -> torch.Tensor:
+        """Go backward through the micro-batches of a step; gives its loss."""
+        *others, last = batches
         losses = []
         with attending(self.accelerator.unwrap_model(model), last):
             for batch in others:
