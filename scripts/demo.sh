@@ -17,7 +17,7 @@ python qlora.py \
   --source_max_len 128 --target_max_len 32 \
   --bits 4 --quant_type nf4 --double_quant \
   --lora_r 64 --lora_alpha 16 --learning_rate 1e-3 --max_steps 150 --logging_steps 10 \
-  --per_device_train_batch_size 16 --gradient_accumulation_steps 1 --gradient_checkpointing False --group_by_length False \
+  --per_device_train_batch_size 16 --gradient_accumulation_steps 1 \
   --do_eval --do_predict --compare_base --max_new_tokens 32 --per_device_eval_batch_size 32 \
   --output_dir "$out" "$@"
 

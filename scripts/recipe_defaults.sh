@@ -33,7 +33,6 @@ guanaco=(
     --per_device_train_batch_size 1
     --per_device_eval_batch_size 1
     --gradient_accumulation_steps 16
-    --gradient_checkpointing
     --max_steps 1875
     --eval_steps 187
     --logging_strategy steps
@@ -58,7 +57,6 @@ one_pass=(
     --bf16
     --lora_modules all
     --lora_dropout 0.0
-    --gradient_checkpointing
     --lr_scheduler_type cosine
     --warmup_ratio 0.03
     --max_grad_norm 1.0

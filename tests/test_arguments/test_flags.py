@@ -48,7 +48,6 @@ TRAINING_DEFAULTS = {
     "learning_rate": 2e-4,
     "remove_unused_columns": False,
     "max_grad_norm": 0.3,
-    "gradient_checkpointing": True,
     "do_train": True,
     "lr_scheduler_type": "constant",
     "warmup_ratio": 0.03,
@@ -112,6 +111,8 @@ def training():
 
 
 def test_every_published_default():
+    """But for --gradient_checkpointing, which was True: unset, it follows from the memory."""
+    assert parse([]).training.checkpoints_activations is None
     for parsed, defaults in zip(parse([]), DEFAULTS, strict=True):
         values = parsed.resolved() if hasattr(parsed, "resolved") else vars(parsed)
         assert {name: values[name] for name in defaults} == defaults

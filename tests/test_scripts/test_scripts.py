@@ -57,7 +57,7 @@ EXPECTED = {
     "finetune_llama3.1_70b": {"model_name_or_path": "meta-llama/Llama-3.1-70B", "use_auth_token": True},
 }
 EVERY = {"bits": 4, "quant_type": "nf4", "double_quant": True, "lora_modules": "all", "do_train": True, "do_eval": True}
-EVERY |= {"eval_strategy": "steps", "step_batching": True, "gradient_checkpointing": True}
+EVERY |= {"eval_strategy": "steps", "step_batching": True}
 GUANACO = {"dataset": "oasst1", "max_steps": 1875, "eval_steps": 187, "lora_r": 64, "lora_alpha": 16, "bf16": True}
 GUANACO |= {"source_max_len": 16, "target_max_len": 512, "max_new_tokens": 32, "do_mmlu_eval": True, "seed": 0}
 PRESENT = {"dataset": "alpaca-clean", "max_steps": -1, "num_train_epochs": 1, "bf16": True, "do_mmlu_eval": False}
