@@ -1,56 +1,74 @@
-"""Rows per second and padding of each way to make micro-batches of the same rows, against random ones, in one run.
+"""Tokens per second and memory of training on the same rows: this tool, ways of it, and a plain script, in one run.
 
     python -m scripts.benchmark                                     # demo rows, a random Llama of 4 layers of 256
-    python -m scripts.benchmark --dataset alpaca_data.json --model DIR --rows 512 -- --bf16
-    python -m scripts.benchmark --hidden 512 --layers 8 --batch 4 --accumulation 16 --max_tokens 4096
+    python -m scripts.benchmark --dataset alpaca_data.json --tokenizer DIR --hidden 768 --layers 12 --rounds 3
+    python -m scripts.benchmark --dataset my.jsonl --model DIR --only "qlora.py" "plain script" -- --bf16
 
-Every way trains one epoch on the same rows, in steps of the same size, from the same weights. Flags behind `--` go to
-all of them. Rows per second leave out the first step, which also builds what later ones find ready. Absolute numbers
-are this machine's; the ratios are what to read.
+Each contestant trains one epoch on the same rows, in steps of as many rows, in a process of its own; all take turns,
+several times. Tokens are those of prompts and answers, each counted in its row, padding never; seconds are those of
+training, first step included. Flags behind `--` go to qlora.py. Numbers are this machine's; the ratios are what to
+read.
 """
 
 import argparse
-import contextlib
 import os
 import platform
 import shlex
+import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+from common.files import read_json
+from common.outputs import DATA_REPORT
 from common.text import table
 
-DEMO = Path(__file__).resolve().parent.parent / "data" / "demo"
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / "data" / "demo"
+PLAIN = "plain script"
+STDERR = 2  # its file descriptor: what contestants say stands beside the table, not in it
+OFF, RECOMPUTED = ["--shared_prefix", "off"], ["--gradient_checkpointing"]
+# Contestant → the flags of qlora.py that make it; the plain script has none.
+CONTESTANTS: dict[str, list[str] | None] = {
+    "qlora.py": [],
+    "every layer recomputed": RECOMPUTED,
+    "padded": OFF,
+    "padded, every layer recomputed": [*OFF, *RECOMPUTED],
+    "packed": ["--packing"],
+    PLAIN: None,
+}
 
 
 @dataclass(frozen=True)
 class Work:
-    """What every way is measured on; `--help` says what each is."""
+    """What every contestant is measured on; `--help` says what each is."""
 
     dataset: str
     model: str | None
+    tokenizer: str
     hidden: int
     layers: int
     rows: int
     batch: int
     accumulation: int
-    max_tokens: int
+    rounds: int
+    only: list[str]
     flags: list[str]
 
 
-def ways(max_tokens: int) -> dict[str, list[str]]:
-    """Return name → the flags that ask for it."""
-    budget = str(max_tokens)
-    return {
-        "random, fixed size": ["--group_by_length", "False"],
-        "split by length": [],
-        f"at most {max_tokens:,} tokens": ["--max_tokens_per_batch", budget],
-        f"packed, {max_tokens:,} tokens": ["--packing", "--max_tokens_per_batch", budget],
-    }
+@dataclass(frozen=True)
+class Run:
+    """What one run of a contestant gave: seconds of training and in all, peak memory in bytes, the last loss."""
+
+    seconds: float
+    wall: float
+    memory: int
+    loss: float
 
 
 def random_llama(vocabulary: int, hidden: int, layers: int) -> Any:
@@ -69,12 +87,12 @@ def random_llama(vocabulary: int, hidden: int, layers: int) -> Any:
     return LlamaForCausalLM(config)
 
 
-def make_model(directory: str, hidden: int, layers: int) -> str:
-    """Save a random Llama with the demo's tokenizer; gives its directory."""
+def make_model(directory: str, work: Work) -> str:
+    """Save a random Llama with a tokenizer; gives its directory."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(DEMO / "base")
-    random_llama(len(tokenizer), hidden, layers).save_pretrained(directory)
+    tokenizer = AutoTokenizer.from_pretrained(work.tokenizer)
+    random_llama(len(tokenizer), work.hidden, work.layers).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
 
@@ -88,58 +106,34 @@ def now() -> float:
     return time.perf_counter()
 
 
-def measure(argv: list[str]) -> dict[str, float]:
-    """Train one epoch; gives rows per second, padding (share of the tokens computed) and peak GPU memory in GB."""
-    import torch
-    from transformers import TrainerCallback, set_seed
-
-    from arguments.parser import parse
-    from data.loading import make_data_module
-    from training.loop.arguments import library_arguments
-    from training.loop.evaluation import EvaluationMetrics
-    from training.loop.train import build_trainer, generation_config
-    from training.model.build import build_model, read_base
-    from training.plan import make_plan
-
-    class Clock(TrainerCallback):
-        def __init__(self):
-            self.ends: list[float] = []
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any):
-            self.ends.append(now())
-
-    clock = Clock()
-    plan = make_plan(parse(argv))
-    settings = library_arguments(plan.training)
-    set_seed(plan.training.seed)
-    base = read_base(plan.model, plan.data, plan.training, plan.generation.max_new_tokens, plan.checkpoint)
-    model = build_model(plan.model, plan.training, base, plan.checkpoint)
-    module = make_data_module(base.tokenizer, plan.data, plan.training, context=base.context)
-    trainer = build_trainer(
-        model,
-        base.tokenizer,
-        settings,
-        generation_config(plan.generation, model, base.tokenizer, module.collator.text_marks),
-        train=module.train,
-        evaluated=None,
-        collator=module.collator,
-        step_collator=module.step_collator,
-        joins_rows=module.joins_rows,
-        largest=None,
-        metrics=EvaluationMetrics(0),
-    )
-    trainer.add_callback(clock)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    trainer.train()
-    rows = module.train
-    tokens = sum(int(module.collator([row])["attention_mask"].sum()) for row in rows)
-    first = settings.per_device_train_batch_size * settings.gradient_accumulation_steps  # rows of the first step
+def commands(work: Work, model: str, output: str) -> dict[str, list[str]]:
+    """Return contestant → its command line, which writes to `output`."""
+    size = ["--source_max_len", "384", "--target_max_len", "128", "--lora_r", "64", "--learning_rate", "0.0002"]
+    size += ["--output_dir", output, "--dataset", work.dataset]
+    ours = [*size, "--model_name_or_path", model, "--max_train_samples", str(work.rows), "--max_steps", "-1"]
+    ours += ["--num_train_epochs", "1", "--per_device_train_batch_size", str(work.batch), "--save_strategy", "no"]
+    ours += ["--gradient_accumulation_steps", str(work.accumulation), "--disable_tqdm", "True", "--logging_steps", "1"]
+    plain = [*size, "--model", model, "--rows", str(work.rows), "--batch", str(work.batch)]
+    plain += ["--accumulation", str(work.accumulation)]
     return {
-        "rate": (len(rows) - first) / (clock.ends[-1] - clock.ends[0]),
-        "padding": 1 - tokens / trainer.state.num_input_tokens_seen,
-        "memory": torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0,
+        name: [sys.executable, "-m", "scripts.plain_trainer", *plain]
+        if flags is None
+        else [sys.executable, "qlora.py", *ours, *flags, *work.flags]
+        for name, flags in CONTESTANTS.items()
+        if not work.only or name in work.only
     }
+
+
+def run(command: list[str], output: str) -> Run:
+    """Run one contestant to its end, and measure it from outside; what it says goes to stderr."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, stdout=STDERR)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"failed: {shlex.join(command)}")
+    results = read_json(Path(output) / "train_results.json")
+    memory = usage.ru_maxrss * 1024  # Linux counts in KiB
+    return Run(results["train_runtime"], time.perf_counter() - start, memory, results["train_loss_last"])
 
 
 def hardware() -> str:
@@ -151,24 +145,39 @@ def hardware() -> str:
 
 
 def compare(work: Work) -> None:
-    """Measure every way and print the table."""
-    # What is measured speaks too: that goes to stderr.
-    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(sys.stderr):
-        model = work.model or make_model(f"{scratch}/model", work.hidden, work.layers)
-        shared = ["--model_name_or_path", model, "--dataset", work.dataset, "--output_dir", f"{scratch}/out"]
-        shared += ["--max_train_samples", str(work.rows), "--max_steps", "-1", "--num_train_epochs", "1"]
-        shared += ["--per_device_train_batch_size", str(work.batch), "--save_strategy", "no"]
-        shared += ["--gradient_accumulation_steps", str(work.accumulation), "--disable_tqdm", "True"]
-        shared += ["--source_max_len", "384", "--target_max_len", "128", "--include_num_input_tokens_seen"]
-        results = {name: measure([*shared, *flags, *work.flags]) for name, flags in ways(work.max_tokens).items()}
+    """Measure every contestant, round by round, and print the table."""
+    with tempfile.TemporaryDirectory() as scratch:
+        model = work.model or make_model(f"{scratch}/model", work)
+        runs: dict[str, list[Run]] = {}
+        tokens = 0
+        for number in range(work.rounds):
+            for name in commands(work, model, ""):
+                output = f"{scratch}/{number}-{len(runs.get(name, []))}-{name}"
+                print(f"round {number + 1} of {work.rounds}: {name}", file=sys.stderr, flush=True)
+                runs.setdefault(name, []).append(run(commands(work, model, output)[name], output))
+                if (Path(output) / DATA_REPORT).is_file():
+                    tokens = read_json(Path(output) / DATA_REPORT)["train"]["tokens"]
     print(f"    {shlex.join(['python', '-m', 'scripts.benchmark', *sys.argv[1:]])}")
     print(f"    {hardware()}, {date.today()}; {work.rows} rows, {work.batch} x {work.accumulation} a step\n")
-    rows = [["micro-batches", "padding", "rows/s", "ratio", "peak GPU GB"]]
-    random_rate = next(iter(results.values()))["rate"]
-    for name, result in results.items():
-        memory = f"{result['memory']:.1f}" if result["memory"] else "–"
-        rate = [f"{result['rate']:.2f}", f"{result['rate'] / random_rate:.2f}"]
-        rows.append([name, f"{result['padding']:.1%}", *rate, memory])
+    slowest = PLAIN if PLAIN in runs else list(runs)[-1]
+    rows = [
+        [
+            "contestant",
+            "tokens/s",
+            "lowest to highest",
+            f"times {slowest}",
+            "peak GB",
+            "beside training, s",
+            "last loss",
+        ]
+    ]
+    for name, measured in runs.items():
+        rates = [tokens / one.seconds for one in measured]
+        ratio = median(other.seconds / one.seconds for one, other in zip(measured, runs[slowest], strict=True))
+        memory, beside = max(one.memory for one in measured), median(one.wall - one.seconds for one in measured)
+        spread = f"{min(rates):,.1f} to {max(rates):,.1f}"
+        numbers = [f"{median(rates):,.1f}", spread, f"{ratio:.2f}", f"{memory / 1e9:.2f}", f"{beside:.1f}"]
+        rows.append([name, *numbers, f"{measured[-1].loss:.4f}"])
     print(table(rows, markdown=True))
 
 
@@ -177,13 +186,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default=str(DEMO / "train.jsonl"), help="file whose first rows are trained on")
     parser.add_argument("--model", help="directory of a base model (default: a random Llama)")
+    parser.add_argument("--tokenizer", default=str(DEMO / "base"), help="directory of the random Llama's tokenizer")
     parser.add_argument("--hidden", type=int, default=256, help="hidden size of the random Llama")
     parser.add_argument("--layers", type=int, default=4, help="layers of the random Llama")
-    parser.add_argument("--rows", type=int, default=512, help="rows to train on, at least two steps of them")
+    parser.add_argument("--rows", type=int, default=64, help="rows to train on: whole steps of them")
     parser.add_argument("--batch", type=int, default=4, help="rows of a micro-batch")
     parser.add_argument("--accumulation", type=int, default=4, help="micro-batches of a step")
-    parser.add_argument("--max_tokens", type=int, default=1024, help="tokens of a micro-batch, padding included")
-    parser.add_argument("flags", nargs="*", help="flags of qlora.py for all, behind --")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is run")
+    parser.add_argument("--only", nargs="+", default=[], choices=tuple(CONTESTANTS), help="these contestants alone")
+    parser.add_argument("flags", nargs="*", help="flags of qlora.py, behind --")
     compare(Work(**vars(parser.parse_args(argv))))
 
 
