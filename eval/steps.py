@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from common.files import write_json
 from common.outputs import BASE_PREDICTIONS, COMPARISON, PREDICTIONS
+from data.tokens.store import column
 from eval.compare.compare import Measured, compare, format_comparison, stopping, to_json
 from eval.generation.predictions import line_metrics, prediction_lines, write_predictions
 
@@ -130,10 +131,13 @@ def predict(
     """
     trainer.data_collator, trainer.compute_metrics = collator, loss_metrics
     metrics, outputs = {}, {}
+    # Prompts of similar length together need little padding; the longest first, as what does not fit fails at once.
+    order = (-column(rows, "prompt_length")).argsort(kind="stable")
+    by_length = rows.select(order)
     for name in measured:
         with as_model(trainer, name) as prefix:
             trainer.bars.label = f"{prefix}predict"
-            outputs[name] = trainer.predict(rows, metric_key_prefix=f"{prefix}predict")
+            outputs[name] = trainer.predict(by_length, metric_key_prefix=f"{prefix}predict")
     for name, model in measured.items():  # all or none, so that files beside each other are of one run
         kind, output = f"{PREFIXES[name]}predict", outputs[name]
         metrics |= {**output.metrics, f"{kind}_samples": len(rows)}
@@ -141,6 +145,7 @@ def predict(
             continue
         path = Path(output_dir) / FILES[name]
         generated = output.predictions[: len(rows)]  # processes repeat rows to fill their last batch
+        generated = generated[order.argsort()]  # in the order of the data set again
         metrics |= write_predictions(path, rows, generated, collator, end_ids(trainer.generation), kind)
         model.lines = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
         if not metrics[f"{kind}_references"]:  # questions without answers have no loss either

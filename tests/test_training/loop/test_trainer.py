@@ -278,6 +278,30 @@ def test_generation_in_batches_is_generation_one_by_one(architecture, make_base,
     assert len(texts[0]) == 7 and texts[0] == texts[1]
 
 
+def test_prompts_of_similar_length_are_answered_together(make_base, command, tmp_path, monkeypatch):
+    """The longest first, whatever the order of the rows, which is that of the lines."""
+    lengths, generate = [], trainer_module.QLoRATrainer.generate_from
+
+    def watched(self, prompts):
+        lengths.append(prompts["attention_mask"].sum(dim=1).tolist())
+        return generate(self, prompts)
+
+    monkeypatch.setattr(trainer_module.QLoRATrainer, "generate_from", watched)
+    rows = [{"input": "word " * count, "output": "yes", "id": count} for count in (3, 40, 1, 20, 2, 30, 10)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    flags = ["--do_train", "False", "--do_predict", "--eval_dataset", str(tmp_path / "rows.jsonl")]
+    assert qlora.main(command(make_base(), *flags, "--per_device_eval_batch_size", "2")) == 0
+    assert sum(lengths, []) == sorted(sum(lengths, []), reverse=True) and [len(batch) for batch in lengths] == [
+        2,
+        2,
+        2,
+        1,
+    ]
+    lines = (tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [row["id"] for row in rows]
+    assert all(line["prediction_with_input"].startswith(line["input"].strip()[:4]) for line in map(json.loads, lines))
+
+
 def prompts_of(batch):
     """What generation starts from."""
     return {name.removeprefix(PROMPT): value for name, value in batch.items() if name.startswith(PROMPT)}
