@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from common.errors import DataError
-from data.splits import count_held_out, mix_counts, split_indices
 from tests.support.flags import data_module
 from tests.support.paths import REPOSITORY
 
@@ -112,37 +111,6 @@ def test_named_data_set_to_evaluate_a_file(tiny_tokenizer, hub, file):
 # Splitting
 
 
-@pytest.mark.parametrize(
-    ("size", "rows", "held_out"), [(1, 20, 1), (1.0, 20, 1), (19, 20, 19), (0.5, 20, 10), (0.01, 20, 1), (0.26, 20, 6)]
-)
-def test_held_out_rows_are_a_count_or_a_fraction(size, rows, held_out):
-    assert count_held_out(size, rows, "f") == held_out
-
-
-@pytest.mark.parametrize(
-    ("size", "what"),
-    [
-        (1024, "holds 1,024 rows out, but f has 20"),
-        (20, "holds 20 rows out, but f has 20"),
-        (0.99, "holds 20 rows out, but f has 20"),
-    ],
-)
-def test_impossible_sizes_are_refused_with_the_numbers(size, what):
-    with pytest.raises(DataError) as refused:
-        count_held_out(size, 20, "f")
-    assert what in str(refused.value)
-
-
-def test_split_is_seeded_ordered_and_whole():
-    train, held_out = split_indices(100, 30, seed=1)
-    assert train == sorted(train)
-    assert held_out == sorted(held_out)
-    assert sorted(train + held_out) == list(range(100))
-    assert split_indices(100, 30, seed=1) == (train, held_out)
-    assert split_indices(100, 30, seed=2) != (train, held_out)
-    assert set(split_indices(100, 10, seed=1)[1]) < set(held_out)
-
-
 def test_module_holds_every_row_once_with_its_fields(tiny_tokenizer, file, capsys):
     module = data_module(tiny_tokenizer, flags(file))
     train, held_out = module.train, module.eval
@@ -217,21 +185,6 @@ def test_tokens_are_those_of_the_batches(tiny_tokenizer, tmp_path):
 
 
 # Mixing
-
-
-@pytest.mark.parametrize(
-    ("rows", "weights", "counts"),
-    [
-        ([10, 20], [None, None], [10, 20]),
-        ([1000, 1000], [0.7, 0.3], [1000, 429]),
-        ([1000, 1000], [7, 3], [1000, 429]),
-        ([10, 1000], [0.5, 0.5], [10, 10]),
-        ([3, 1000], [0.999, 0.001], [3, 1]),
-        ([100, 50, 50], [2, 1, 1], [100, 50, 50]),
-    ],
-)
-def test_mix_takes_no_row_twice_and_keeps_the_proportions(rows, weights, counts):
-    assert mix_counts(rows, weights) == counts
 
 
 def test_mix_of_files_and_formats(tiny_tokenizer, file, tmp_path, capsys):
