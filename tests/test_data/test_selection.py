@@ -182,6 +182,7 @@ def test_a_mix_takes_rows_by_weight_and_says_how_many(file, write, capsys):
     rows = rows_of(f"{file}:0.75,{other}:0.25", **ALONE)
     assert sorted(Path(name).name for name in rows.train["file"]) == ["chat.jsonl"] * 7 + ["rows.jsonl"] * 20
     assert [use.weight for use in rows.uses] == [0.75, 0.25]
+    assert rows.uses[1].rows["place"][:] == [1, 3, 4, 5, 6, 7, 8]  # by a seeded choice, not the first ones
     said = capsys.readouterr().out
     assert f"{file}: 20 of 20 rows, 74.1% of the mix" in said
     assert f"{other}: 7 of 8 rows, 25.9% of the mix" in said
@@ -232,8 +233,8 @@ def test_samples_are_the_first_rows_of_their_split(file, capsys):
     assert some.train["output"][:] == rows.train["output"][:5]
     assert some.eval["output"][:] == rows.eval["output"][:2]
     assert "used: 5 of 16 train, 2 of 4 eval rows" in capsys.readouterr().out
-    whole = first_rows(rows, arguments(max_train_samples=500).data)
-    assert whole.train["output"][:] == rows.train["output"][:] and len(whole.eval) == 4
+    whole = first_rows(rows, arguments(max_eval_samples=500).data)
+    assert (len(whole.train), len(whole.eval)) == (16, 4)
 
 
 def test_nothing_is_said_of_samples_where_there_are_no_rows(capsys):
