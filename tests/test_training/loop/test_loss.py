@@ -137,12 +137,16 @@ def test_the_head_is_skipped_where_a_model_takes_what_to_keep_and_further_argume
         def forward(self, input_ids, logits_to_keep=None):
             pass
 
+    class Other(Model):
+        def forward(self, input_ids, **kwargs):
+            pass
+
     class Adapted(nn.Module):
         def get_base_model(self):
             return Model()
 
     assert takes_logits_to_keep(Model()) and takes_logits_to_keep(Adapted())
-    assert not takes_logits_to_keep(FullModel()) and not takes_logits_to_keep(Without())
+    assert not any(takes_logits_to_keep(model) for model in (FullModel(), Without(), Other()))
 
 
 def gradients(model, inputs, loss_of=lambda outputs: outputs.loss):
