@@ -10,7 +10,6 @@ from torch import nn
 from common.errors import FailedRunError, ModelError
 from qlora import get_accelerate_model
 from tests.support.rounding import assert_near
-from training.model.device import device_options
 from training.model.quantization import compute_dtype, weight_dtype
 
 IDS = torch.tensor([[0, 17, 42, 99, 7, 300], [0, 1, 2, 3, 4, 5]])  # (batch, length)
@@ -54,28 +53,6 @@ def test_an_evaluation_leaves_the_layers_as_training_needs_them(load, make_base,
     trained.square().mean().backward()
     gradients = [p.grad for name, p in model.named_parameters() if "lora_B" in name]
     assert len(gradients) == 14 and all(gradient.any() for gradient in gradients)
-
-
-def test_devices(asked, make_base, monkeypatch):
-    on_cpu = asked(make_base(), "--max_memory_MB", 5000).training
-    training = asked(make_base(), "--max_memory_MB", 5000, "--use_cpu", "False").training
-    assert device_options(on_cpu, None) == {"device_map": {"": "cpu"}}
-    limits = []
-    properties = type("Properties", (), {"total_memory": 10e9})
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *given: limits.append(given))
-    assert device_options(on_cpu, None) == {"device_map": {"": "cpu"}}
-    assert device_options(training, None) == {"device_map": {"": 0}}
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert device_options(training, None) == {"device_map": {"": 1}}
-    assert limits == [(0.5, 0), (0.5, 1)]
-    spread = {"device_map": "auto", "max_memory": {0: "5000MB", 1: "5000MB"}}
-    assert device_options(training, "auto") == spread
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ModelError, match="LOCAL_RANK 2 with 2 GPUs"):
-        device_options(training, None)
 
 
 # ---- Bases that cannot be used -------------------------------------------------------------------------------------
