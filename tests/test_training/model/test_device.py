@@ -125,7 +125,8 @@ def test_what_a_cpu_does_not_do_well_is_said(flag, said):
 
 
 def test_another_accelerator_is_named(other_gpu):
-    [note] = machine_notes(ANYWHERE)
+    tf32, note = machine_notes(TrainingArguments(tf32=True))
+    assert "--tf32 has no effect" in tf32
     assert "running on mps, without CUDA; optimizer paged_adamw_32bit → adamw_torch_fused" in note
 
 

@@ -75,14 +75,6 @@ def quant_states(model: nn.Module) -> list:
     return [p.quant_state for p in model.parameters() if getattr(p, "quant_state", None) is not None]
 
 
-@pytest.mark.parametrize("double_quant", [True, False])
-@pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
-def test_quantization_is_the_kind_asked_for(make_base, load, quant_type, double_quant):
-    states = quant_states(load(make_base(), "--quant_type", quant_type, "--double_quant", double_quant))
-    assert len(states) == 14
-    assert {(state.quant_type, state.nested) for state in states} == {(quant_type, double_quant)}
-
-
 def test_a_new_adapter_leaves_the_base_as_it_is(make_base, load):
     model = load(make_base(), "--bits", 32).eval()
     with model.disable_adapter():
