@@ -4,14 +4,13 @@ import pytest
 
 from arguments.declare import ArgumentsError
 from arguments.parser import parse
-from training.model.device import machine_notes
 
 EVALUATED = ["--eval_strategy", "steps", "--eval_steps", "1"]
 
 
 def refusal(make_args, *argv: str) -> str:
     with pytest.raises(ArgumentsError) as refused:
-        machine_notes(parse(["--use_cpu", *argv]).training)
+        parse(["--use_cpu", *argv])
     return str(refused.value)
 
 
@@ -112,9 +111,7 @@ def test_refusals_name_what_is_wrong(make_args, argv, parts, monkeypatch):
 def test_what_shards_a_model_is_refused_where_nothing_is_sharded(make_args, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert "--fsdp with --bits 4" in refusal(make_args, "--fsdp", "full_shard")
-    assert "--fsdp without GPUs" in refusal(make_args, "--fsdp", "--bits", "16")
     assert "has no 'nosuch'" in refusal(make_args, "--fsdp", "--bits", "16", "--fsdp_config", '{"fsdp_nosuch": 1}')
-    assert "--ddp_backend nccl" in refusal(make_args, "--ddp_backend", "nccl")
     assert "--local_rank 3" in refusal(make_args, "--local_rank", "3")
 
 
@@ -127,12 +124,3 @@ def test_deepspeed_files_are_read(make_args, tmp_path, monkeypatch):
     assert "no JSON" in refusal(make_args, "--deepspeed", str(path))
     path.write_text('{"zero_optimization": {"stage": 3}}')
     assert "ZeRO stage 3 with --bits 4" in refusal(make_args, "--deepspeed", str(path))
-
-
-def test_what_needs_a_gpu(make_args, monkeypatch):
-    for module in ("checks", "training"):
-        monkeypatch.setattr(f"arguments.{module}.require_package", lambda *names: None)
-    message = refusal(make_args, "--gradient_checkpointing_kwargs", '{"offload": true}')
-    assert "--activation_checkpointing_kwargs with offload" in message
-    assert "--use_liger_kernel without a GPU" in refusal(make_args, "--use_liger_kernel")
-    assert "--fp16_full_eval without a CUDA GPU" in refusal(make_args, "--fp16_full_eval", "--bits", "16")

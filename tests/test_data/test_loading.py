@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from common.errors import DataError
-from data.splits import count_held_out, mix_counts, split_indices
 from tests.support.flags import data_module
 from tests.support.paths import REPOSITORY
 
@@ -59,30 +58,14 @@ def ids(rows) -> list:
     return [json.loads(fields)["id"] for fields in rows["fields"]]
 
 
-@pytest.fixture
-def hub(monkeypatch):
-    """Stands in for `datasets.load_dataset`; `hub.splits` is what it gives, `hub.asked` what it was asked."""
-    import datasets
-
-    hub = Namespace(splits={}, asked=None)
-
-    def load_dataset(**asked):
-        hub.asked = asked
-        return datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in hub.splits.items()})
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    return hub
-
-
-def test_named_data_set_evaluates_on_its_own_split(tiny_tokenizer, hub, capsys, tmp_path):
+def test_a_named_data_set_is_asked_for_and_reported_by_its_splits(tiny_tokenizer, hub, capsys, tmp_path):
     hub.splits = {
         "train": [{"text": f"### Human: t{i}"} for i in range(5)],
         "test": [{"text": f"### Human: e{i}"} for i in range(3)],
     }
     module = data_module(tiny_tokenizer, flags("oasst1", cache_dir=str(tmp_path), use_auth_token=True))
     assert hub.asked == {"path": "timdettmers/openassistant-guanaco", "cache_dir": str(tmp_path), "token": True}
-    assert module.train["output"] == [f"### Human: t{i}" for i in range(5)]
-    assert module.eval["output"] == [f"### Human: e{i}" for i in range(3)]
+    assert (len(module.train), len(module.eval)) == (5, 3)
     said = unwrapped(capsys.readouterr().out)
     assert "data: used: 5 of 5 train, 3 of 3 eval rows" in said
     for split, rows in (("train", 5), ("test", 3)):
@@ -90,57 +73,7 @@ def test_named_data_set_evaluates_on_its_own_split(tiny_tokenizer, hub, capsys, 
         assert f"{source} (oasst1): {rows} rows, 0 dropped, {rows} kept" in said
 
 
-def test_named_data_set_without_eval_rows_is_split(tiny_tokenizer, hub):
-    hub.splits = {"train": [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(9)]}
-    module = data_module(tiny_tokenizer, flags("self-instruct"))
-    assert (len(module.train), len(module.eval)) == (5, 4)
-    assert hub.asked["revision"] == "refs/convert/parquet"
-    assert hub.asked["token"] is None
-
-
-def test_named_data_set_to_evaluate_a_file(tiny_tokenizer, hub, file):
-    hub.splits = {
-        "train": [{"input": "i", "output": "t"}],
-        "validation": [{"input": "i", "output": "v"}],
-        "test": [{"input": "i", "output": "e"}],
-    }
-    module = data_module(tiny_tokenizer, flags(file, eval_dataset="longform"))
-    assert len(module.train) == 20
-    assert module.eval["output"] == ["v"]
-
-
 # Splitting
-
-
-@pytest.mark.parametrize(
-    ("size", "rows", "held_out"), [(1, 20, 1), (1.0, 20, 1), (19, 20, 19), (0.5, 20, 10), (0.01, 20, 1), (0.26, 20, 6)]
-)
-def test_held_out_rows_are_a_count_or_a_fraction(size, rows, held_out):
-    assert count_held_out(size, rows, "f") == held_out
-
-
-@pytest.mark.parametrize(
-    ("size", "what"),
-    [
-        (1024, "holds 1,024 rows out, but f has 20"),
-        (20, "holds 20 rows out, but f has 20"),
-        (0.99, "holds 20 rows out, but f has 20"),
-    ],
-)
-def test_impossible_sizes_are_refused_with_the_numbers(size, what):
-    with pytest.raises(DataError) as refused:
-        count_held_out(size, 20, "f")
-    assert what in str(refused.value)
-
-
-def test_split_is_seeded_ordered_and_whole():
-    train, held_out = split_indices(100, 30, seed=1)
-    assert train == sorted(train)
-    assert held_out == sorted(held_out)
-    assert sorted(train + held_out) == list(range(100))
-    assert split_indices(100, 30, seed=1) == (train, held_out)
-    assert split_indices(100, 30, seed=2) != (train, held_out)
-    assert set(split_indices(100, 10, seed=1)[1]) < set(held_out)
 
 
 def test_module_holds_every_row_once_with_its_fields(tiny_tokenizer, file, capsys):
@@ -216,45 +149,6 @@ def test_tokens_are_those_of_the_batches(tiny_tokenizer, tmp_path):
         assert row["length"] == len(row["input_ids"]) <= 18
 
 
-# Mixing
-
-
-@pytest.mark.parametrize(
-    ("rows", "weights", "counts"),
-    [
-        ([10, 20], [None, None], [10, 20]),
-        ([1000, 1000], [0.7, 0.3], [1000, 429]),
-        ([1000, 1000], [7, 3], [1000, 429]),
-        ([10, 1000], [0.5, 0.5], [10, 10]),
-        ([3, 1000], [0.999, 0.001], [3, 1]),
-        ([100, 50, 50], [2, 1, 1], [100, 50, 50]),
-    ],
-)
-def test_mix_takes_no_row_twice_and_keeps_the_proportions(rows, weights, counts):
-    assert mix_counts(rows, weights) == counts
-
-
-def test_mix_of_files_and_formats(tiny_tokenizer, file, tmp_path, capsys):
-    chat = [
-        {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a"}]} for n in range(8)
-    ]
-    other = write(tmp_path / "chat.jsonl", chat)
-    module = data_module(tiny_tokenizer, flags(f"{file}:0.75,{other}:0.25", do_eval=False, do_predict=False))
-    names = [Path(name).name for name in module.train["file"]]
-    assert sorted(names) == ["chat.jsonl"] * 7 + ["rows.jsonl"] * 20
-    some = flags(f"{file}:0.75,{other}:0.25", do_eval=False, do_predict=False, max_train_samples=12)
-    few = data_module(tiny_tokenizer, some).train["file"]
-    assert set(few) == {str(file), str(other)}  # not the first rows of the first file
-    said = capsys.readouterr().out
-    assert f"{file}: 20 of 20 rows, 74.1% of the mix" in said
-    assert f"{other}: 7 of 8 rows, 25.9% of the mix" in said
-    assert "chat template is the default one" in said
-    again = data_module(tiny_tokenizer, flags(f"{file}:3,{other}:1", do_eval=False, do_predict=False))
-    assert again.train["input"] == module.train["input"]
-    whole = data_module(tiny_tokenizer, flags(f"{file},{other}"))
-    assert (len(whole.train), len(whole.eval)) == (24, 4)
-
-
 def test_digest_follows_the_content_that_is_trained_on(tiny_tokenizer, file, tmp_path):
     def digest(**changed):
         return data_module(tiny_tokenizer, flags(file, **changed)).digest
@@ -266,27 +160,10 @@ def test_digest_follows_the_content_that_is_trained_on(tiny_tokenizer, file, tmp
     assert digest() != before
 
 
-def test_samples_are_the_first_of_their_split(tiny_tokenizer, file):
-    whole = data_module(tiny_tokenizer, flags(file))
-    some = data_module(tiny_tokenizer, flags(file, max_train_samples=5, max_eval_samples=2))
-    assert ids(some.train) == ids(whole.train)[:5]
-    assert ids(some.predict) == ids(whole.predict)[:2]
-    more = data_module(tiny_tokenizer, flags(file, max_train_samples=500))
-    assert ids(more.train) == ids(whole.train)
-
-
 def test_later_prediction_sees_the_rows_that_training_held_out(tiny_tokenizer, file):
     trained = data_module(tiny_tokenizer, flags(file))
     later = data_module(tiny_tokenizer, flags(file, do_train=False, do_eval=False))
     assert later.train is later.eval is None
-    assert ids(later.predict) == ids(trained.eval)
-
-
-def test_later_prediction_sees_them_too_where_rows_were_dropped(tiny_tokenizer, tmp_path):
-    """A row without an answer is dropped whatever the run is for, or the split would be another one."""
-    file = write(tmp_path / "rows.jsonl", [ROWS[0] | {"output": ""}, *ROWS[1:]])
-    trained = data_module(tiny_tokenizer, flags(file))
-    later = data_module(tiny_tokenizer, flags(file, do_train=False, do_eval=False))
     assert ids(later.predict) == ids(trained.eval)
 
 
@@ -319,39 +196,9 @@ def test_a_template_without_conversations_is_said(tiny_tokenizer, file, capsys):
     assert "--chat_template default has no effect: no row is a conversation" in capsys.readouterr().out
 
 
-def test_seed_of_the_split(tiny_tokenizer, file):
-    def held_out(**changed):
-        return ids(data_module(tiny_tokenizer, flags(file, **changed)).eval)
-
-    assert held_out(seed=7) != held_out()
-    assert held_out(seed=7) == held_out(data_seed=7) == held_out(seed=1, data_seed=7)
-    assert held_out(data_seed=0) == held_out(seed=0)
-
-
-def test_training_alone_takes_every_row(tiny_tokenizer, file):
+def test_training_alone_has_nothing_to_evaluate_or_predict(tiny_tokenizer, file):
     module = data_module(tiny_tokenizer, flags(file, do_eval=False, do_predict=False, eval_dataset_size=1024))
-    assert ids(module.train) == list(range(20))
-    assert module.eval is module.predict is None
-
-
-def test_eval_dataset_is_used_whole_and_training_too(tiny_tokenizer, file, tmp_path):
-    other = write(tmp_path / "eval.csv", "instruction,output\nSay a.,a\nSay b.,b\n")
-    module = data_module(tiny_tokenizer, flags(file, eval_dataset=str(other)))
-    assert ids(module.train) == list(range(20))
-    assert [json.loads(fields)["instruction"] for fields in module.predict["fields"]] == ["Say a.", "Say b."]
-    unread = write(tmp_path / "unread.jsonl", "{")
-    alone = data_module(tiny_tokenizer, flags(unread, eval_dataset=str(other), do_train=False))
-    assert alone.eval["output"] == ["a", "b"]
-
-
-def test_dataset_format_overrides_the_columns(tiny_tokenizer, tmp_path):
-    path = write(tmp_path / "a.jsonl", [{"instruction": "i", "input": f"x{n}", "output": "o"} for n in range(6)])
-    detected = data_module(tiny_tokenizer, flags(path, do_eval=False, do_predict=False)).train
-    asked = flags(path, do_eval=False, do_predict=False, dataset_format="input-output")
-    assert detected[0]["input"].endswith("### Input:\nx0\n\n### Response: ")
-    assert data_module(tiny_tokenizer, asked).train[0]["input"] == "x0"
-    with pytest.raises(DataError, match="--dataset_format alpaka: unknown; did you mean alpaca"):
-        data_module(tiny_tokenizer, flags(path, dataset_format="alpaka"))
+    assert len(module.train) == 20 and module.eval is module.predict is None
 
 
 def test_import_brings_neither_torch_nor_datasets():

@@ -10,12 +10,11 @@ import pytest
 import qlora
 from arguments.declare import ArgumentsError
 from arguments.parser import parse
-from training.model.device import machine_notes
 
 
 def refusal(make_args, *argv: str) -> str:
     with pytest.raises(ArgumentsError) as refused:
-        machine_notes(parse(["--use_cpu", *argv]).training)
+        parse(["--use_cpu", *argv])
     return str(refused.value)
 
 

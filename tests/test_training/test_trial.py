@@ -18,18 +18,11 @@ from training.loop.arguments import library_arguments
 from training.loop.evaluation import EvaluationMetrics
 from training.loop.train import build_trainer, generation_config
 from training.model.build import build_model, read_base
-from training.model.device import machine_notes
 from training.trial import planned_steps, try_out, try_schedule
 
 SCHEDULES = [kind.value for kind in SchedulerType]
 OPTIMIZERS = [kind.value for kind in training_args.OptimizerNames]
 EVALUATED = ["--eval_strategy", "steps", "--eval_steps", "1"]
-
-
-def refusal(make_args, *argv: str) -> str:
-    with pytest.raises(ArgumentsError) as refused:
-        machine_notes(parse(["--use_cpu", *argv]).training)
-    return str(refused.value)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import os
 import socket
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -19,23 +18,6 @@ def test_a_file_is_the_one_split_of_itself():
     [(split, source)] = open_sources("a.jsonl", "--dataset", None, False).items()
     assert (split, source.name, source.unit, source.format) == ("train", "a.jsonl", "line", None)
     assert list(source.records()) == [(1, {"a": 1}), (3, {"a": 2})]
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    """Stands in for `datasets.load_dataset`; `hub.splits` is what it gives or raises, `hub.asked` what it was asked."""
-    import datasets
-
-    hub = Namespace(splits={}, asked=None)
-
-    def load_dataset(**asked):
-        hub.asked = asked
-        if isinstance(hub.splits, Exception):
-            raise hub.splits
-        return datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in hub.splits.items()})
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    return hub
 
 
 def test_named_data_set_brings_its_rows_and_its_format(hub):

@@ -8,21 +8,13 @@ import torch
 import transformers
 
 import qlora
+from common.labels import PROMPT
 from tests.conftest import ARCHITECTURES
 from tests.support.flags import trainer_of
 from tests.support.paths import REPOSITORY
 from tests.support.rounding import DESCENT, ROUNDING, assert_near
 from training.loop import trainer as trainer_module
-from training.loop.loss import (
-    PROMPT,
-    row_losses,
-    supervised_logits,
-    supervised_loss,
-    supervised_only,
-    supervised_tokens,
-    takes_logits_to_keep,
-)
-from training.loop.steps import StepSampler, collate_step
+from training.loop.steps import collate_step
 
 
 def rows_of(module, count):
@@ -32,47 +24,6 @@ def rows_of(module, count):
 def batch_of(module, count=6):
     batch = module.collator(rows_of(module, count))
     return {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
-
-
-def gradients(model, inputs, loss_of=lambda outputs: outputs.loss):
-    """The loss of a batch and its gradients; `loss_of` computes it of the logits that the model gives."""
-    model.zero_grad()
-    asked = inputs if "logits_to_keep" not in inputs else {n: v for n, v in inputs.items() if n != "labels"}
-    loss = loss_of(model(**asked))
-    loss.backward()
-    return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_loss_at_supervised_positions_is_the_whole_loss(architecture, make_base, make_args, command):
-    """Skipping the head where nothing is supervised changes neither loss nor gradient, and never holds full logits."""
-    trainer, module = trainer_of(command(make_base(architecture)))
-    inputs = batch_of(module)
-    assert takes_logits_to_keep(trainer.model)
-    # LoRA's B starts at zero, where A has no gradient: compare at a point where both have one.
-    for name, parameter in trainer.model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
-    plain_loss, plain = gradients(trainer.model, inputs)
-    kept = supervised_only(inputs)
-    items = supervised_tokens(inputs)
-    kept_loss, sparse = gradients(trainer.model, kept, lambda outputs: supervised_loss(outputs, kept["labels"], items))
-    assert kept_loss == pytest.approx(plain_loss, rel=ROUNDING)
-    assert_near(sparse, plain)
-    logits = supervised_logits(trainer.model, kept, skips_head=True)
-    assert logits.shape[0] == int((inputs["labels"][:, 1:] != -100).sum()) < inputs["labels"].numel()
-
-
-def test_row_losses_add_up_to_each_rows_own_loss(make_base, make_args, command):
-    trainer, module = trainer_of(command(make_base()))
-    inputs = batch_of(module)
-    with torch.no_grad():
-        kept = supervised_only(inputs)
-        together = row_losses(supervised_logits(trainer.model, kept, skips_head=True), kept)
-        for row in range(len(together)):
-            one = {name: value[row : row + 1] for name, value in inputs.items()}
-            mean = trainer.model(**one).loss.item()
-            assert together[row, 0].item() / together[row, 1].item() == pytest.approx(mean, rel=ROUNDING)
 
 
 def train_with(make_args, argv, adapter_of, out):
@@ -235,21 +186,6 @@ def test_a_model_that_takes_mean_losses_learns_by_tokens_too(make_base, command,
     for name, way in ways.items():
         assert qlora.main(flags(name, *way)) == 0
         assert_near({name: logged(tmp_path / name)}, {name: expected})
-
-
-def test_every_process_gets_its_share_of_the_same_step():
-    for processes in (1, 2, 3):
-        sampler = StepSampler(range(20), 6, processes, drop_last=False)
-        dealt = list(sampler)
-        assert len(dealt) == len(sampler) == 4 * processes
-        steps = [dealt[start : start + processes] for start in range(0, len(dealt), processes)]
-        for step, first in zip(steps, (0, 6, 12, 18), strict=True):
-            rows = sorted(row for share in step for row in share)
-            expected = list(range(first, min(first + 6, 20)))
-            assert rows == sorted(expected + [18] * max(processes - len(expected), 0))
-            assert max(map(len, step)) - min(map(len, step)) <= 1
-    assert list(StepSampler(range(7), 6, 3, drop_last=False))[3:] == [[6], [6], [6]]
-    assert len(StepSampler(range(7), 6, 3, drop_last=True)) == 3
 
 
 def test_rows_that_do_not_fill_a_step_are_dropped_or_refused(make_base, command, capsys, monkeypatch, tmp_path):

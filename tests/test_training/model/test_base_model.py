@@ -1,4 +1,4 @@
-"""Loading the base model: devices, dtypes, bases that cannot be used, and bases stored in few bits."""
+"""Loading the base model: bases that cannot be used, and bases stored in few bits."""
 
 import json
 import shutil
@@ -9,73 +9,12 @@ from torch import nn
 
 from common.errors import FailedRunError, ModelError
 from qlora import get_accelerate_model
-from tests.support.rounding import assert_near
-from training.model.device import device_options
-from training.model.quantization import compute_dtype, weight_dtype
 
 IDS = torch.tensor([[0, 17, 42, 99, 7, 300], [0, 1, 2, 3, 4, 5]])  # (batch, length)
 
 
 def quant_states(model: nn.Module) -> list:
     return [p.quant_state for p in model.parameters() if getattr(p, "quant_state", None) is not None]
-
-
-# ---- Devices and dtypes -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("bits", "fp16", "full", "weights", "compute"),
-    [
-        (4, True, False, torch.float32, torch.float16),
-        (16, True, False, torch.float16, torch.float16),
-        (16, True, True, torch.float32, torch.float16),  # the gradient scaler cannot unscale fp16 gradients
-        (32, True, True, torch.float32, torch.float16),
-    ],
-)
-def test_dtypes_of_fp16(make_base, asked, bits, fp16, full, weights, compute):
-    flags = ["--bits", bits, "--fp16", fp16, "--full_finetune", full]
-    training = asked(make_base(), *flags).training
-    assert weight_dtype(training) is weights
-    assert compute_dtype(training) is compute
-
-
-def test_an_evaluation_leaves_the_layers_as_training_needs_them(load, make_base, monkeypatch):
-    """bitsandbytes repacks 4-bit layers at their first evaluation where the CPU has AVX512-BF16, and then gives the
-    layers before them no gradient."""
-    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
-    model = load(make_base())
-    assert not any(getattr(state, "packing_format_for_cpu", False) for state in quant_states(model))
-    with torch.no_grad():
-        evaluated = model.eval()(IDS).logits
-    assert not any(getattr(state, "packing_format_for_cpu", False) for state in quant_states(model))
-    trained = model.train()(IDS).logits
-    # The kernel of inference may sum in another order than that of training; bfloat16 would differ by 4e-3.
-    assert_near(trained, evaluated)
-    trained.square().mean().backward()
-    gradients = [p.grad for name, p in model.named_parameters() if "lora_B" in name]
-    assert len(gradients) == 14 and all(gradient.any() for gradient in gradients)
-
-
-def test_devices(asked, make_base, monkeypatch):
-    on_cpu = asked(make_base(), "--max_memory_MB", 5000).training
-    training = asked(make_base(), "--max_memory_MB", 5000, "--use_cpu", "False").training
-    assert device_options(on_cpu, None) == {"device_map": {"": "cpu"}}
-    limits = []
-    properties = type("Properties", (), {"total_memory": 10e9})
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *given: limits.append(given))
-    assert device_options(on_cpu, None) == {"device_map": {"": "cpu"}}
-    assert device_options(training, None) == {"device_map": {"": 0}}
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert device_options(training, None) == {"device_map": {"": 1}}
-    assert limits == [(0.5, 0), (0.5, 1)]
-    spread = {"device_map": "auto", "max_memory": {0: "5000MB", 1: "5000MB"}}
-    assert device_options(training, "auto") == spread
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ModelError, match="LOCAL_RANK 2 with 2 GPUs"):
-        device_options(training, None)
 
 
 # ---- Bases that cannot be used -------------------------------------------------------------------------------------
@@ -190,26 +129,6 @@ def test_a_stored_model_computes_in_the_dtype_asked_for(stored_4bit, load):
     assert {m.compute_dtype for m in modules if hasattr(m, "compute_dtype")} == {torch.float32}
 
 
-@pytest.mark.parametrize(
-    ("flags", "parts"),
-    [
-        (["--bits", 8], ["--bits 8", "--bits 4"]),
-        (["--bits", 16], ["--bits 16", "--bits 4"]),
-        (["--bits", 16, "--full_finetune"], ["--bits 16 --full_finetune", "original"]),
-        (["--quant_type", "fp4"], ["--quant_type fp4", "--quant_type nf4"]),
-        (["--double_quant", False], ["--double_quant False", "--double_quant True"]),
-    ],
-)
-def test_stored_otherwise_than_asked(stored_4bit, load, flags, parts):
-    with pytest.raises(ModelError) as refused:
-        load(stored_4bit, *flags)
-    for part in (*parts, str(stored_4bit)):
-        assert part in str(refused.value)
-
-
-@pytest.mark.parametrize("method", ["gptq", "awq", "fp8"])
-def test_other_quantizations_are_refused(load, make_base, broken, method):
-    config = json.loads((make_base() / "config.json").read_text())
-    folder = broken(config_json=config | {"quantization_config": {"quant_method": method, "bits": 4}})
-    with pytest.raises(ModelError, match=f"holds {method} weights: use the original"):
-        load(folder)
+def test_a_model_stored_in_4_bits_is_not_loaded_in_others(stored_4bit, load):
+    with pytest.raises(ModelError, match=f"--bits 8 with {stored_4bit}, .* --bits 4"):
+        load(stored_4bit, "--bits", 8)

@@ -1,27 +1,18 @@
-"""Adapters on the base model at each width, what they compute, and the arithmetic of parameters."""
+"""The model that is trained, at each width: what it computes, its dtypes, and the arithmetic of parameters."""
 
 import math
-import warnings
 
 import pytest
 import torch
 from torch import nn
 
 from common.errors import CheckpointError, ModelError
-from qlora import find_all_linear_names, get_accelerate_model, print_trainable_parameters
+from qlora import get_accelerate_model, print_trainable_parameters
 from tests.conftest import ARCHITECTURES
 from tests.support.rounding import assert_near
 from training.model.counts import count_parameters
 from training.model.lora import add_adapters
 
-LLAMA_LAYERS = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
-LINEAR_NAMES = {
-    "llama": LLAMA_LAYERS,
-    "qwen3": LLAMA_LAYERS,
-    "gemma": LLAMA_LAYERS,
-    "gpt_neox": ["dense", "dense_4h_to_h", "dense_h_to_4h", "query_key_value"],
-    "gpt2": ["c_attn", "c_fc", "c_proj"],
-}
 IDS = torch.tensor([[0, 17, 42, 99, 7, 300], [0, 1, 2, 3, 4, 5]])  # (batch, length)
 
 
@@ -75,67 +66,6 @@ def quant_states(model: nn.Module) -> list:
     return [p.quant_state for p in model.parameters() if getattr(p, "quant_state", None) is not None]
 
 
-@pytest.mark.parametrize("double_quant", [True, False])
-@pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
-def test_quantization_is_the_kind_asked_for(make_base, load, quant_type, double_quant):
-    states = quant_states(load(make_base(), "--quant_type", quant_type, "--double_quant", double_quant))
-    assert len(states) == 14
-    assert {(state.quant_type, state.nested) for state in states} == {(quant_type, double_quant)}
-
-
-def test_a_new_adapter_leaves_the_base_as_it_is(make_base, load):
-    model = load(make_base(), "--bits", 32).eval()
-    with model.disable_adapter():
-        base = model(IDS).logits
-    assert torch.equal(model(IDS).logits, base)
-
-
-def test_same_seed_same_adapter(make_base, load):
-    adapters = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        named = load(make_base()).named_parameters()
-        adapters.append(torch.cat([p.flatten() for n, p in named if "lora_A" in n]))
-    assert torch.equal(adapters[0], adapters[1]) and not torch.equal(adapters[0], adapters[2])
-
-
-# ---- Which layers get LoRA -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("bits", [4, 8, 16, 32])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_linear_layer_but_the_head_gets_lora(make_base, args_for, architecture, bits):
-    args = args_for(make_base(architecture), "--bits", bits)
-    model = get_accelerate_model(args, None)[0]
-    assert sorted(model.peft_config["default"].target_modules) == LINEAR_NAMES[architecture]
-    assert find_all_linear_names(args, model.unload()) == LINEAR_NAMES[architecture]
-    counts = count_parameters(model)
-    layers = 2 * len(LINEAR_NAMES[architecture])
-    if architecture == "gpt2":
-        layers += 2  # c_proj is in the attention and in the feed-forward part
-    assert counts.layers == (layers + 1, layers if bits < 16 else 0)  # and the head, which stays as it is
-
-
-def test_a_head_is_left_out_whatever_its_name(args_for, make_base):
-    class Other(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.mixer, self.embed_out = nn.Linear(2, 2), nn.Linear(2, 2)
-
-    args, model = args_for(make_base(), "--bits", 32), Other()
-    assert find_all_linear_names(args, model) == ["embed_out", "mixer"]
-    model.get_output_embeddings = lambda: model.embed_out
-    assert find_all_linear_names(args, model) == ["mixer"]
-    model.lm_head = nn.Linear(2, 2)
-    assert find_all_linear_names(args, model) == ["mixer"]
-
-
-@pytest.mark.parametrize(("bits", "transposed"), [(4, False), (8, False), (16, True), (32, True)])
-def test_transposed_layers_are_declared(make_base, load, bits, transposed):
-    """GPT-2 keeps its weights transposed; quantized they are not."""
-    assert load(make_base("gpt2"), "--bits", bits).peft_config["default"].fan_in_fan_out is transposed
-
-
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_forward_and_backward_of_each_architecture(make_base, load, architecture):
     model = load(make_base(architecture)).train()
@@ -144,27 +74,6 @@ def test_forward_and_backward_of_each_architecture(make_base, load, architecture
     assert abs(loss.item() - math.log(384)) < 1
     adapters = [(n, p) for n, p in model.named_parameters() if "lora_B" in n]
     assert all(p.grad.abs().max() > 0 for _, p in adapters)
-
-
-def test_lora_modules_as_a_list(make_base, load):
-    model = load(make_base(), "--lora_modules", "q_proj, v_proj")
-    assert model.peft_config["default"].target_modules == {"q_proj", "v_proj"}
-    assert count_parameters(model).trainable == 2 * (4 * (64 + 64) + 4 * (64 + 32))
-
-
-@pytest.mark.parametrize(("asked", "named"), [("q_proj,w_proj", "w_proj"), ("lm_head", "lm_head"), (",", "(nothing)")])
-def test_lora_modules_that_match_nothing(make_base, load, asked, named):
-    with pytest.raises(ModelError) as refused:
-        load(make_base(), "--lora_modules", asked)
-    assert f"called {named}." in str(refused.value)
-    assert ", ".join(LLAMA_LAYERS) in str(refused.value) and "'all'" in str(refused.value)
-
-
-def test_adapter_settings_arrive(make_base, load):
-    flags = ("--lora_r", 8, "--lora_alpha", 32, "--lora_dropout", 0.1)
-    config = load(make_base(), *flags).peft_config["default"]
-    assert (config.r, config.lora_alpha, config.lora_dropout, config.bias) == (8, 32, 0.1, "none")
-    assert config.task_type == "CAUSAL_LM"
 
 
 # ---- Widths and dtypes ---------------------------------------------------------------------------------------------
@@ -287,37 +196,6 @@ def test_nothing_to_train_is_an_error(args_for, make_base, load):
 
 
 # ---- Going on from a checkpoint ------------------------------------------------------------------------------------
-
-
-def test_adapter_comes_back_trainable_and_equal(make_base, args_for, tmp_path):
-    args = args_for(make_base())
-    model = get_accelerate_model(args, None)[0]
-    randomize_adapters(model)
-    model.save_pretrained(tmp_path)
-    again = get_accelerate_model(args, str(tmp_path))[0]
-    assert count_parameters(again) == count_parameters(model)
-    assert torch.equal(again.train()(IDS).logits, model.train()(IDS).logits)
-
-
-@pytest.mark.parametrize("change", ["other base", "missing weights", "damaged"])
-def test_adapters_that_do_not_fit_are_refused(make_base, args_for, tmp_path, change):
-    """Even where nothing is trained, half an adapter must never answer as if it were the whole."""
-    from safetensors.torch import load_file, save_file
-
-    model = get_accelerate_model(args_for(make_base()), None)[0]
-    model.save_pretrained(tmp_path)
-    path = tmp_path / "adapter_model.safetensors"
-    weights = load_file(path)
-    if change == "other base":
-        save_file({n: torch.ones(4, 5) for n in weights}, path)
-    elif change == "missing weights":
-        save_file({n: w for n, w in weights.items() if "layers.1" not in n}, path)
-    else:
-        path.write_bytes(b"abc")
-    args = args_for(make_base(), "--do_train", False, "--do_eval")
-    with warnings.catch_warnings(), pytest.raises(CheckpointError, match="does not fit"):
-        warnings.simplefilter("ignore")
-        get_accelerate_model(args, str(tmp_path))
 
 
 def test_full_finetuning_goes_on_from_the_whole_model(make_base, args_for, tmp_path):
