@@ -14,16 +14,20 @@ from data.formats.detection import detect_format
 from data.sources.files import open_file
 
 
-def main() -> None:
-    """Train one epoch."""
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "dataset", "output_dir"):
         parser.add_argument(f"--{name}", required=True)
     for name in ("rows", "batch", "accumulation", "source_max_len", "target_max_len", "lora_r"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--learning_rate", type=float, required=True)
-    asked = parser.parse_args()
+    return parser.parse_args()
 
+
+def main() -> None:
+    """Train one epoch."""
+    asked = parse()
     import torch
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers import (
