@@ -21,7 +21,9 @@ from eval.steps import (
     timeless,
 )
 
-ROWS = Dataset.from_list([{"input": "Say a. ", "output": "a"}, {"input": "Say b. ", "output": "b"}])
+ROWS = Dataset.from_list(
+    [{"input": "Say a. ", "output": "a", "prompt_length": 3}, {"input": "Say b. ", "output": "b", "prompt_length": 3}]
+)
 SPEED = {"predict_runtime": 2.0, "predict_model_preparation_time": 0.1, "epoch": 3.0}
 
 
@@ -183,7 +185,9 @@ def test_other_processes_write_nothing(collator, tiny_tokenizer, tmp_path):
 
 
 def test_questions_without_answers_have_no_loss(trainer, collator, tmp_path):
-    rows = Dataset.from_list([{"input": "Say a. ", "output": ""}, {"input": "Say b. ", "output": ""}])
+    rows = Dataset.from_list(
+        [{"input": "Say a. ", "output": "", "prompt_length": 3}, {"input": "Say b. ", "output": "", "prompt_length": 3}]
+    )
     trainer.predict = lambda rows, metric_key_prefix: Trainer.predict(
         trainer, ROWS, metric_key_prefix=metric_key_prefix
     )
