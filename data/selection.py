@@ -115,7 +115,7 @@ def load_rows(request: Request) -> Rows:
     of training are the ones that a later run predicts on.
     """
     data, trains = request.data, request.training.do_train
-    parts = request.names.train if trains or not request.names.eval else ()
+    parts = request.names.train
     evaluated = load_evaluated(parts, request) if request.wants_eval else ()
     is_split = request.wants_eval and not evaluated
     sources = [request.open(part.name, "--dataset")["train"] for part in parts] if trains or is_split else []

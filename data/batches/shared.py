@@ -129,8 +129,9 @@ def plan_attention(pieces: Sequence[Piece], paths: Sequence[list[int]]) -> dict[
     for members in similar(pieces):
         own = [paths[number][pieces[number].start :] for number in members]
         queries = _filled(own)
-        depths = torch.tensor([pieces[number].start for number in members])
-        positions = depths[:, None] + torch.arange(queries.shape[1])
+        starts, ends = (torch.tensor([[getattr(pieces[n], of)] for n in members]) for of in ("start", "end"))
+        # What only fills up stands where the last token does, so that it sees something within any window.
+        positions = torch.minimum(starts + torch.arange(queries.shape[1]), ends - 1)
         groups.append({"queries": queries, "keys": _filled([paths[n] for n in members]), "positions": positions})
         for row, places in enumerate(own):
             order[places] = outputs + row * queries.shape[1] + torch.arange(len(places))

@@ -1,6 +1,7 @@
 """Tiny random models of an architecture, and what a whole run of a command line leaves."""
 
 import json
+import signal
 from pathlib import Path
 
 import torch
@@ -35,3 +36,13 @@ def train(argv, adapter_of, out: Path):
     assert qlora.main([*argv, "--output_dir", str(out)]) == 0
     history = json.loads((out / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     return adapter_of(out), [entry["loss"] for entry in history if "loss" in entry]
+
+
+def train_in_two(argv, adapter_of, out: Path, stop_after, monkeypatch):
+    """Run a command line that SIGTERM stops after five steps, and run it again to its end."""
+    with monkeypatch.context() as context:
+        stop_after(5)
+        assert qlora.main([*argv, "--output_dir", str(out)]) == 128 + signal.SIGTERM
+        context.undo()
+    monkeypatch.undo()
+    return train(argv, adapter_of, out)

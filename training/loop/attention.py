@@ -104,7 +104,7 @@ def gather(states: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 def sees(group: Mapping[str, torch.Tensor], sliding_window: int | None) -> torch.Tensor:
     """Return which keys each query of a group sees, (pieces, 1, longest piece, longest path).
 
-    A query that only fills up sees what a token there would see, so that no softmax is over nothing.
+    A query that only fills up sees what the last token of its piece sees, so that no softmax is over nothing.
     """
     places = torch.arange(group["keys"].shape[1], device=group["keys"].device)
     positions = group["positions"][:, :, None]

@@ -1,7 +1,6 @@
 """Rows in sequences without padding, what they begin with alike once: trees of rows, and that a step is the same."""
 
 import random
-import signal
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ import qlora
 from common.labels import IGNORE_INDEX, LAYOUT
 from data.batches.shared import choose, grow, lay_out, shareable, size_of
 from tests.support.flags import trainer_of
-from tests.support.models import tiny_model, train
+from tests.support.models import tiny_model, train, train_in_two
 from tests.support.rounding import DESCENT, ROUNDING, assert_near
 from training.loop import attention
 from training.loop.attention import BY_ROWS_TYPES, attending, for_model, row_layout
@@ -132,6 +131,19 @@ def test_a_step_of_shared_rows_is_that_of_separate_rows(architecture):
     assert unpack(sequence, 7)["input_ids"].shape == (7, max(map(len, rows)))
 
 
+def test_places_that_only_fill_up_see_something_within_a_window():
+    """A short rest far into its row, beside a long one: filled up to that, it would reach far beyond its own row."""
+    torch.manual_seed(0)
+    header = torch.randint(4, 300, (40,)).tolist()
+    rows = [header + torch.randint(4, 300, (6,)).tolist() for _ in range(2)] + [torch.randint(4, 300, (44,)).tolist()]
+    labels = [[IGNORE_INDEX] * (len(row) - 4) + row[-4:] for row in rows]
+    sequence = sequence_of(rows, labels, worth=8)
+    assert len(sequence[LAYOUT]["groups"]) == 2  # the header, and all three rests together
+    assert all(attention.sees(group, 6).any(dim=-1).all() for group in sequence[LAYOUT]["groups"])
+    model = tiny_model("mistral")
+    assert_near(step_of(model, sequence)[1], step_of(model, padded(rows, labels))[1])
+
+
 def test_scores_that_are_capped_are_refused():
     with pytest.raises(NotImplementedError, match="softcap"):
         step_of(tiny_model("gemma2"), sequence_of(*rows_that_begin_alike(), worth=8))
@@ -196,12 +208,7 @@ def test_a_shared_run_resumes_bit_for_bit(make_base, command, tmp_path, adapter_
     """8 steps = SIGTERM after 5 + 3."""
     argv = command(make_base(), "--max_steps", "8", "--logging_steps", "1")
     one, losses = train(argv, adapter_of, tmp_path / "one")
-    with monkeypatch.context() as context:
-        stop_after(5)
-        assert qlora.main([*argv, "--output_dir", str(tmp_path / "two")]) == 128 + signal.SIGTERM
-        context.undo()
-    monkeypatch.undo()
-    two, resumed_losses = train(argv, adapter_of, tmp_path / "two")
+    two, resumed_losses = train_in_two(argv, adapter_of, tmp_path / "two", stop_after, monkeypatch)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert len(losses) == 8 and losses == resumed_losses
 

@@ -28,4 +28,6 @@ def test_override_takes_what_the_library_gives_it(name):
     """Whatever it is called with by the library's own signature, all of it or the least."""
     parameters = list(inspect.signature(getattr(Seq2SeqTrainer, name)).parameters.values())
     for given in (parameters, [p for p in parameters if p.default is p.empty]):
-        inspect.signature(vars(QLoRATrainer)[name]).bind(*[p.name for p in given])
+        names = [parameter.name for parameter in given]
+        bound = inspect.signature(vars(QLoRATrainer)[name]).bind(*names)  # TypeError where one too many or few is taken
+        assert [*bound.args, *bound.kwargs.values()] == names
