@@ -234,7 +234,7 @@ def make_trainer(
         evaluated=module.eval,
         collator=replace(module.collator, predict_with_generate=training.predict_with_generate),
         step_collator=module.step_collator,
-        joins_rows=module.joins_rows,
+        trial=module.trial,
         largest=module.largest_micro_batch if training.do_train and training.checkpoints_activations is None else None,
         metrics=EvaluationMetrics(len(module.eval or ()), answers if training.predict_with_generate else None),
     )

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 
 BATCH_SIZE = "per_device_train_batch_size"
+TRIAL_ROWS = 4
 UNEVEN = 1.5  # times the mean: how many tokens of one micro-batch may be supervised
 
 
@@ -77,9 +78,14 @@ class DataModule:
         return tokens, min(tokens, math.ceil(UNEVEN * train["supervised"]["share"] * tokens))
 
     @property
-    def joins_rows(self) -> bool:
-        """Whether rows stand behind one another in sequences, and so must not see one another."""
-        return self.step_collator is not None and self.step_collator.strategy in ("packed", "unpadded", "shared")
+    def trial(self) -> list[dict[str, Any]]:
+        """The shortest rows as a step, where rows stand behind one another in sequences; else nothing."""
+        if self.step_collator is None or self.step_collator.strategy not in ("packed", "unpadded", "shared"):
+            return []
+        from data.tokens.store import column
+
+        shortest = column(self.train, "length").argsort(kind="stable")[:TRIAL_ROWS]
+        return self.step_collator([self.train[int(number)] for number in shortest])
 
 
 def make_data_module(

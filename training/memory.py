@@ -28,7 +28,7 @@ PROBE = (2, 64)  # rows and tokens of each that are sent through the model
 EVERY = (0, 4, 2, 1)
 # What an optimizer keeps of a weight, by a part of its name; two float32 numbers, as Adam does, where none is known.
 STATE_BYTES = {"8bit": 2, "4bit": 1, "sgd": 0, "adafactor": 0, "lion": 4, "rmsprop": 4, "adagrad": 4, "ademamix": 12}
-LOGITS = 3  # tensors of their size that the loss needs at a time: log-softmax, and two gradients
+LOGITS = 3  # tensors of their size that the loss of whole logits needs at a time: log-softmax, and two gradients
 GRADIENTS = 0.25  # of what a layer keeps: its gradients that are needed at a time; measured, see tests/test_training
 ROOM = 0.85  # of what is free: allocators lose some, and other programs want some
 CGROUPS = (  # limit, what is used of it, statistics: version 2 and version 1
@@ -47,6 +47,7 @@ class Usage:
         outside: what is kept of a token outside of layers, but for logits.
         logits: of a supervised token.
         fixed: gradients and the state of the optimizer.
+        piece: the most bytes of logits where the loss takes them in pieces (`training.loop.head`), None where whole.
     """
 
     layers: int
@@ -55,6 +56,7 @@ class Usage:
     outside: float
     logits: float
     fixed: int
+    piece: int | None = None
 
     def step(self, tokens: int, supervised: int, every: int) -> int:
         """Return what a micro-batch takes beside the model itself.
@@ -66,7 +68,8 @@ class Usage:
         kept = [self.layer_input if every and number % every == 0 else self.layer for number in range(self.layers)]
         # While a layer is computed again, those behind it are done with and have let go of what they kept.
         again = [sum(kept[: number + 1]) + self.layer for number in range(self.layers) if kept[number] < self.layer]
-        logits = LOGITS * supervised * self.logits
+        logits = supervised * self.logits
+        logits = LOGITS * logits if self.piece is None else min(logits, self.piece)
         most = max([tokens * sum(kept) + logits, *(tokens * bytes_kept for bytes_kept in again)])
         return int(self.fixed + most + tokens * (self.outside + GRADIENTS * self.layer))
 
@@ -122,12 +125,13 @@ def choose(usage: Usage, tokens: int, supervised: int, free: int) -> Recomputati
     return Recomputation(every, sizes[every], sizes[1], free)
 
 
-def measure(model: nn.Module, trainable_state: float) -> Usage | None:
+def measure(model: nn.Module, trainable_state: float, piece: int | None = None) -> Usage | None:
     """Send a few tokens through a model, and count what is kept for its backward pass.
 
     Args:
         model: with all that is trained; its gradients stay as they are.
         trainable_state: bytes of the optimizer's state for each trainable weight.
+        piece: see `Usage`.
 
     Returns:
         None where it has no layers that transformers could recompute.
@@ -156,6 +160,7 @@ def measure(model: nn.Module, trainable_state: float) -> Usage | None:
         outside=(kept.total() - layer * len(layers)) / tokens,  # the first layer keeps what all use, too
         logits=logits.shape[-1] * 4,
         fixed=int(gradients + trainable * trainable_state),
+        piece=piece,
     )
 
 

@@ -9,7 +9,7 @@ pieces are beginnings and, as leaves, the rests of rows. Every layer then comput
 at rows, by the `layout` that comes with a sequence: see `training.loop.attention`.
 """
 
-import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -157,28 +157,42 @@ def _filled(places: Sequence[Sequence[int]], value: int = 0) -> torch.Tensor:
 
 
 def choose(pieces: Sequence[Piece], max_tokens: int) -> list[list[Piece]]:
-    """Return the pieces of each sequence, of those of a whole tree: about equally many tokens, at most `max_tokens`.
+    """Return the pieces of each sequence, of those of a whole tree: few of about equally many tokens.
 
     Rows stand in the order of the tree, so that those that begin alike come together. The largest sequence comes first.
+
+    Args:
+        max_tokens: of a sequence, which every row fits into.
     """
 
     def with_ancestors(number: int | None) -> list[int]:
         return [*with_ancestors(pieces[number].parent), number] if number is not None else []
 
     paths = [with_ancestors(number) for number, piece in enumerate(pieces) if piece.leaf]
-    sequences: list[list[int]] = []
-    left, tokens, enough = size_of(pieces), 0, 0.0  # of all rows to come, of the last sequence, to close it
-    for path in paths:
-        new = [number for number in path if tokens and number not in sequences[-1]]
-        more = size_of(pieces[number] for number in new)
-        if tokens >= enough or tokens + more > max_tokens:
-            new, left = path, left - tokens
-            more = size_of(pieces[number] for number in new)
-            sequences, tokens = [*sequences, []], 0
-            enough = left / math.ceil(max(left, 1) / max_tokens)  # what is left, in equal parts
-        sequences[-1] += new
-        tokens += more
+    few = len(fill(pieces, paths, max_tokens))
+    limits = range(max((pieces[path[-1]].end for path in paths), default=0), max_tokens)
+    # The smallest limit that leads to no more sequences makes them equal.
+    at = bisect_left(limits, True, key=lambda limit: len(fill(pieces, paths, limit)) <= few)
+    sequences = fill(pieces, paths, limits[at] if at < len(limits) else max_tokens)
     return sorted((restrict(pieces, sequence) for sequence in sequences), key=lambda chosen: -size_of(chosen))
+
+
+def fill(pieces: Sequence[Piece], paths: Sequence[list[int]], limit: int) -> list[list[int]]:
+    """Return the numbers of the pieces of each sequence, where rows are put into one up to `limit` tokens.
+
+    Args:
+        paths: of each row the numbers of its pieces.
+    """
+    sequences: list[dict[int, None]] = []
+    tokens = 0
+    for path in paths:
+        more = size_of(pieces[number] for number in path if sequences and number not in sequences[-1])
+        if not sequences or tokens + more > limit:
+            sequences.append({})
+            tokens, more = 0, size_of(pieces[number] for number in path)
+        sequences[-1].update(dict.fromkeys(path))
+        tokens += more
+    return [list(numbers) for numbers in sequences]
 
 
 def restrict(pieces: Sequence[Piece], numbers: Sequence[int]) -> list[Piece]:

@@ -1,5 +1,7 @@
 """What a step takes and how many layers are recomputed: the plan against what is allocated, and what comes of it."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -10,9 +12,12 @@ import qlora
 from tests.support.flags import trainer_of
 from tests.support.models import train
 from training import memory
+from training.loop import head as head_module
 from training.loop import trainer as trainer_module
+from training.loop.head import head_apart, token_losses
 from training.loop.loss import supervised_loss, supervised_only
 from training.memory import EVERY, Usage, bytes_per_weight, cgroup_memory, choose, measure, slower
+from training.model.lora_step import join_steps
 
 SIZES = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 6}
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
@@ -25,6 +30,7 @@ SHAPES = {
     "gpt2": GPT2Config(vocab_size=500, n_embd=192, n_layer=6, n_head=6, bos_token_id=0, eos_token_id=1, **NO_DROPOUT),
 }
 WITHIN = 0.15
+PIECE = 2**21  # bytes, of which the logits of the large vocabulary take four
 
 
 def allocated(work) -> int:
@@ -39,18 +45,23 @@ def allocated(work) -> int:
     return most
 
 
-CASES = [(shape, every) for shape in SHAPES for every in (0, 1)] + [("llama", 2), ("gpt2", 4)]
+CASES = [(shape, every, True) for shape in SHAPES for every in (0, 1)]
+CASES += [("llama", 2, True), ("gpt2", 4, True), ("large vocabulary", 0, False), ("large vocabulary", 1, False)]
 
 
-@pytest.mark.parametrize(("shape", "every"), CASES)
-def test_the_plan_is_what_is_allocated(shape, every):
-    """Two steps of AdamW, each of two micro-batches: 15 % at most away."""
+@pytest.mark.parametrize(("shape", "every", "in_pieces"), CASES)
+def test_the_plan_is_what_is_allocated(shape, every, in_pieces, monkeypatch):
+    """Two steps of AdamW, each of two micro-batches, of which the loss takes logits in pieces or whole: 15 % at most
+    away.
+    """
+    monkeypatch.setattr(head_module, "PIECE_BYTES", PIECE)
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(SHAPES[shape]).requires_grad_(False)
     transposed = shape == "gpt2"  # whose layers are Conv1D
     lora = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM", fan_in_fan_out=transposed)
     model = get_peft_model(model, lora).train()
-    usage = measure(model, bytes_per_weight("adamw_torch"))
+    join_steps(model)
+    usage = measure(model, bytes_per_weight("adamw_torch"), PIECE if in_pieces else None)
     if every:
         model.activation_checkpointing_enable({"use_reentrant": False}, every_n_layers=every)
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad])
@@ -61,8 +72,11 @@ def test_the_plan_is_what_is_allocated(shape, every):
     keep, labels = asked.pop("logits_to_keep"), asked.pop("labels")
 
     def loss() -> torch.Tensor:
-        outputs = model(**asked, logits_to_keep=keep.any(dim=0).nonzero().flatten(), use_cache=False)
+        with head_apart(model) if in_pieces else nullcontext():
+            outputs = model(**asked, logits_to_keep=keep.any(dim=0).nonzero().flatten(), use_cache=False)
         outputs.logits = outputs.logits.flatten(0, 1)
+        if in_pieces:
+            return token_losses(outputs.logits, labels, model.get_output_embeddings()).mean()
         return supervised_loss(outputs, labels, torch.tensor(len(labels)))
 
     def step() -> None:
@@ -118,7 +132,7 @@ def test_a_step_that_does_not_fit_is_done_again(make_base, command, tmp_path, ad
     argv = command(make_base(), "--max_tokens_per_batch", "160")
     calm, _ = train(argv, adapter_of, tmp_path / "calm")
     capsys.readouterr()
-    loss, calls = trainer_module.supervised_loss, []
+    loss, calls = trainer_module.token_losses, []
 
     def runs_out(*args, **kwargs):
         calls.append(1)
@@ -126,7 +140,7 @@ def test_a_step_that_does_not_fit_is_done_again(make_base, command, tmp_path, ad
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
         return loss(*args, **kwargs)
 
-    monkeypatch.setattr(trainer_module, "supervised_loss", runs_out)
+    monkeypatch.setattr(trainer_module, "token_losses", runs_out)
     again, _ = train(argv, adapter_of, tmp_path / "again")
     assert "does not fit into memory; recomputing one of 4 layers from now on" in capsys.readouterr().out
     assert all(torch.equal(again[name], weight) for name, weight in calm.items())
@@ -148,7 +162,7 @@ def test_out_of_memory_with_everything_recomputed_is_told(make_base, command, mo
     def runs_out(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
-    monkeypatch.setattr(trainer_module, "supervised_loss", runs_out)
+    monkeypatch.setattr(trainer_module, "token_losses", runs_out)
     assert qlora.main(command(make_base())) == 1
     captured = capsys.readouterr()
     assert captured.out.count("does not fit into memory") == len(EVERY) - 1

@@ -47,7 +47,7 @@ def shared(make_base, rows_file, tmp_path_factory):
         rows = {"train": module.train, "evaluated": module.eval, "collator": module.collator}
         settings = library_arguments(asked.training)
         metrics = EvaluationMetrics(len(module.eval))
-        how = {"step_collator": batching, "joins_rows": False, "largest": None, "metrics": metrics}
+        how = {"step_collator": batching, "trial": [], "largest": None, "metrics": metrics}
         return build_trainer(model, base.tokenizer, settings, generation, **rows, **how)
 
     return Namespace(plain=plain, model=model, trainer=trainer)

@@ -14,6 +14,7 @@ from transformers.utils import ModelOutput
 
 from common.forward import forward_parameters, takes
 from common.labels import IGNORE_INDEX, PROMPT
+from training.loop.head import head_apart, token_losses
 
 
 def supervised_tokens(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -83,18 +84,34 @@ def supervised_logits(model: nn.Module, inputs: Mapping[str, torch.Tensor], skip
     return logits[keep.to(logits.device)]
 
 
-def row_losses(logits: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def supervised_losses(
+    model: nn.Module, inputs: Mapping[str, torch.Tensor], skips_head: bool, in_pieces: bool
+) -> torch.Tensor:
+    """Return the cross entropy in nats at supervised positions, (number of True in `logits_to_keep`,), row by row.
+
+    Args:
+        inputs, skips_head: see `supervised_logits`.
+        in_pieces: never hold all logits; see `training.loop.head`.
+    """
+    if in_pieces:
+        with head_apart(model):
+            states = supervised_logits(model, inputs, skips_head)
+        return token_losses(states, inputs["labels"], model.get_output_embeddings())
+    logits = supervised_logits(model, inputs, skips_head)
+    return nn.functional.cross_entropy(logits.float(), inputs["labels"].to(logits.device), reduction="none")
+
+
+def row_losses(losses: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Return summed loss and number of supervised tokens of each row.
 
     Args:
-        logits: (number of True in `logits_to_keep`, vocabulary).
+        losses: what `supervised_losses` gives.
         inputs: what `supervised_only` gives.
 
     Returns:
         (batch, 2) tensor of loss sums in nats, and counts.
     """
-    keep, labels = inputs["logits_to_keep"].to(logits.device), inputs["labels"].to(logits.device)
-    losses = nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+    keep = inputs["logits_to_keep"].to(losses.device)
     rows = keep.nonzero()[:, 0]  # row of each kept position
     sums = torch.zeros(len(keep), device=losses.device).index_add_(0, rows, losses)
     return torch.stack([sums, keep.sum(dim=1).float()], dim=1)

@@ -1,6 +1,6 @@
 """Whether packed rows stay apart: a check of the model that is trained, beside `training.model.base.check_packable`.
 
-    check_packing(model, micro_batches, skips_head=True)     # before they are trained on
+    check_packing(model, micro_batches, skips_head=True)     # of a few rows, before any are trained on
 
 A model in which packed rows see one another trains without an error, and learns something else.
 """
@@ -58,7 +58,7 @@ def packing_error(model: nn.Module, sequence: Mapping[str, torch.Tensor], skips_
 
 
 def check_packing(model: nn.Module, step: Sequence[Mapping[str, torch.Tensor]], skips_head: bool) -> None:
-    """Compare packed rows of a step with the same rows by themselves, once, before they are trained on.
+    """Compare packed rows of a step with the same rows by themselves.
 
     Where no sequence of the step holds two rows, this compares a row with itself and says nothing.
 

@@ -56,7 +56,7 @@ def build_trainer(
     evaluated: Dataset | None,
     collator: Callable[[Sequence], Batch],
     step_collator: Callable[[Sequence], list[Batch]] | None,
-    joins_rows: bool,
+    trial: Sequence[Batch],
     largest: tuple[int, int] | None,
     metrics: EvaluationMetrics,
 ) -> QLoRATrainer:
@@ -67,7 +67,7 @@ def build_trainer(
         train, evaluated: tokenized rows, or None.
         collator: makes the batches; with prompts in them where evaluation generates.
         step_collator: makes the micro-batches of a step, which the library then counts as one batch; or None.
-        joins_rows: whether it puts rows behind one another, which must not see one another.
+        trial: micro-batches by it of a few rows that stand behind one another, and so must not see one another.
         largest: tokens of the largest micro-batch and how many of them are supervised, by which it is chosen how many
             layers to recompute; None where flags say it.
         metrics: what evaluations measure.
@@ -88,7 +88,7 @@ def build_trainer(
         compute_metrics=metrics,
         generation=generation,
         step_collator=step_collator,
-        joins_rows=joins_rows,
+        trial=trial,
         largest=largest,
     )
 

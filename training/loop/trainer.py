@@ -6,6 +6,7 @@ It overrides eight methods, each for the reason that its docstring gives:
 https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/trainer.py
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from datasets import Dataset
 from safetensors import SafetensorError
 from torch import nn
@@ -20,6 +22,7 @@ from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampl
 from transformers import GenerationConfig, Seq2SeqTrainer
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import seed_worker
+from transformers.utils import ModelOutput
 
 from common.errors import SavingError, failing_as
 from common.forward import on_one_device
@@ -27,16 +30,17 @@ from common.labels import PROMPT
 from common.outputs import MODEL_CARD
 from training.loop.attention import attending, for_model
 from training.loop.callbacks import LogLineCallback
+from training.loop.head import PIECE_BYTES, head_apart, stands_apart, token_losses
 from training.loop.loss import (
     row_losses,
-    supervised_logits,
     supervised_loss,
+    supervised_losses,
     supervised_only,
     supervised_tokens,
     takes_logits_to_keep,
     without_prompts,
 )
-from training.loop.packing import check_packing, rows_in
+from training.loop.packing import check_packing
 from training.loop.steps import MICRO_BATCHES, Batch, StepSampler, collate_step
 from training.memory import bytes_per_weight, choose, free_memory, layers_in_words, measure, slower
 from training.model.tokenizer import restore_settings
@@ -51,8 +55,8 @@ class QLoRATrainer(Seq2SeqTrainer):
         generation: how answers are written.
         step_collator: makes a list of micro-batches of the rows of an optimizer step, or None, where training takes
             batches of the `data_collator` as the library does. With it, the library counts a step as one batch.
-        joins_rows: whether the step collator puts rows behind one another; that they do not see one another is checked
-            before the first of them are trained on.
+        trial: micro-batches of a few rows that stand behind one another, as the step collator puts them; that they do
+            not see one another is checked before the first step. Empty where rows stand by themselves.
         largest: tokens of the largest micro-batch and how many of them are supervised: by these it is chosen how many
             layers are recomputed; None where flags say it.
     """
@@ -62,18 +66,21 @@ class QLoRATrainer(Seq2SeqTrainer):
         *args: Any,
         generation: GenerationConfig,
         step_collator: Callable[[Sequence], list[Batch]] | None,
-        joins_rows: bool,
+        trial: Sequence[Batch],
         largest: tuple[int, int] | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
-        self.generation, self.step_collator, self.rows_unchecked = generation, step_collator, joins_rows
+        self.generation, self.step_collator, self.trial = generation, step_collator, trial
         self.largest, self.recomputed_every = largest, None
         self.skips_head = takes_logits_to_keep(self.model) and on_one_device(self.model)
         if self.args.use_liger_kernel:  # its kernels compute the loss of whole batches in the model
             self.skips_head = False
         else:
-            self.compute_loss_func = partial(supervised_loss, smoothing=self.args.label_smoothing_factor)
+            self.compute_loss_func = self.loss_of_step
+        elsewhere = self.args.fp16, self.args.torch_compile, self.args.fsdp, self.args.deepspeed
+        # With fp16, a gradient that is computed before the scaler has scaled the loss would vanish.
+        self.loss_in_pieces = self.skips_head and not any(elsewhere) and stands_apart(self.model)
         self.pop_callback(ProgressCallback)
         self.bars = LogLineCallback()
         if not self.args.disable_tqdm:
@@ -116,10 +123,11 @@ class QLoRATrainer(Seq2SeqTrainer):
         steps = [batch.get(MICRO_BATCHES, [batch]) for batch in batches]
         if not steps:
             return batches, None
-        if self.rows_unchecked and self.any_process(max(map(rows_in, steps[0])) > 1):
+        if self.trial:
             with self.accelerator.autocast():
-                check_packing(self.accelerator.unwrap_model(self.model), steps[0], self.skips_head)
-            self.rows_unchecked = False
+                trial = send_to_device(self.trial, device)
+                check_packing(self.accelerator.unwrap_model(self.model), trial, self.skips_head)
+            self.trial = []
         tokens = sum(supervised_tokens(batch) for step in steps for batch in step).to(device)
         if self.args.average_tokens_across_devices:  # as gradients are
             tokens = self.accelerator.gather(tokens).sum()
@@ -133,17 +141,14 @@ class QLoRATrainer(Seq2SeqTrainer):
         batch = for_model(without_prompts(batch))
         return supervised_only(batch) if self.skips_head else batch
 
-    def any_process(self, condition: bool) -> bool:
-        """Return whether a condition holds in any process."""
-        return bool(self.accelerator.gather(torch.tensor([condition], device=self.args.device)).any())
-
     def settle_recomputation(self) -> None:
         """Choose how many layers are recomputed, by what a step takes and what is free, where no flag says it."""
         if self.largest is None:
             return
         model, args = self.accelerator.unwrap_model(self.model), self.args
         with self.accelerator.autocast():
-            usage = measure(model, bytes_per_weight(args.optim.value))
+            piece = PIECE_BYTES if self.loss_in_pieces else None
+            usage = measure(model, bytes_per_weight(args.optim.value), piece)
         if usage is None:  # no layers that could be recomputed
             return
         chosen = choose(usage, *self.largest, free_memory(args.device))
@@ -165,7 +170,8 @@ class QLoRATrainer(Seq2SeqTrainer):
         Where it was chosen here how many layers are recomputed, a step that does not fit is done again with more.
         """
         if MICRO_BATCHES not in inputs:
-            return super().training_step(model, inputs, *args)
+            with self.computing(inputs):
+                return super().training_step(model, inputs, *args)
         random_states = (torch.get_rng_state(), *torch.cuda.get_rng_state_all())
         while True:
             try:
@@ -186,7 +192,7 @@ class QLoRATrainer(Seq2SeqTrainer):
         """Go backward through the micro-batches of a step; gives its loss."""
         *others, last = batches
         losses = []
-        with attending(self.accelerator.unwrap_model(model), last):
+        with self.computing(last):
             for batch in others:
                 # Processes may have different numbers of micro-batches: they meet in the last one alone.
                 self.accelerator.sync_gradients = False
@@ -195,6 +201,24 @@ class QLoRATrainer(Seq2SeqTrainer):
             self.accelerator.sync_gradients = True
             losses.append(super().training_step(model, last, *args))
         return torch.stack(losses).sum()
+
+    @contextlib.contextmanager
+    def computing(self, batch: Batch) -> Iterator[None]:
+        """Let the model compute as a micro-batch is laid out and as the loss takes it; afterwards as before."""
+        model = self.accelerator.unwrap_model(self.model)
+        with attending(model, batch), head_apart(model) if self.loss_in_pieces else contextlib.nullcontext():
+            yield
+
+    def loss_of_step(
+        self, outputs: ModelOutput, labels: torch.Tensor, num_items_in_batch: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the loss of a micro-batch as `supervised_loss` does; of what the head is given where it is apart."""
+        smoothing = self.args.label_smoothing_factor
+        if not self.loss_in_pieces:
+            return supervised_loss(outputs, labels, num_items_in_batch, smoothing)
+        head = self.accelerator.unwrap_model(self.model).get_output_embeddings()
+        with self.accelerator.autocast():  # as the rest of the model was computed
+            return token_losses(outputs.logits, labels, head, smoothing).sum() / num_items_in_batch
 
     # ---- evaluation and prediction ----
 
@@ -216,7 +240,7 @@ class QLoRATrainer(Seq2SeqTrainer):
         prompts = {name.removeprefix(PROMPT): value for name, value in inputs.items() if name.startswith(PROMPT)}
         rows = supervised_only(without_prompts(inputs))
         with torch.no_grad(), self.accelerator.autocast():
-            losses = row_losses(supervised_logits(model, rows, self.skips_head), rows)
+            losses = row_losses(supervised_losses(model, rows, self.skips_head, self.loss_in_pieces), rows)
             return None, self.generate_from(prompts) if prompts else losses, losses
 
     def generate_from(self, prompts: Batch) -> torch.Tensor:

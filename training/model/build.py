@@ -15,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from arguments.data import DataArguments
 from arguments.model import ModelArguments
 from arguments.training import TrainingArguments
+from common.forward import on_one_device
 from training.checkpoint.find import check_whole_model
 from training.model.base import (
     build_skeleton,
@@ -26,6 +27,7 @@ from training.model.base import (
     load_config,
 )
 from training.model.lora import add_adapters, check_optimizer_targets, lora_targets
+from training.model.lora_step import join_steps
 from training.model.quantization import weight_dtype
 from training.model.tokenizer import (
     align_model_with_tokenizer,
@@ -119,7 +121,11 @@ def build_model(
     smart_tokenizer_and_embedding_resize({"pad_token": pad_token_for(base.tokenizer)}, base.tokenizer, loaded)
     align_model_with_tokenizer(loaded, base.tokenizer)
     if not training.full_finetune:
-        return add_adapters(loaded, training, model.model_name_or_path, checkpoint)
+        tuned = add_adapters(loaded, training, model.model_name_or_path, checkpoint)
+        # Weights that others move around a forward pass are not there in the backward pass.
+        if on_one_device(loaded) and not (training.fsdp or training.deepspeed):
+            join_steps(tuned)
+        return tuned
     if weight_dtype(training) == torch.bfloat16:
         print(
             "note: the weights are trained in bfloat16, where a change below 1/256 of a weight is lost; "

@@ -19,7 +19,7 @@ from tests.test_training.loop.test_trainer import rows_of
 from training.loop import packing
 from training.loop import trainer as trainer_module
 from training.loop.loss import supervised_only, takes_logits_to_keep
-from training.loop.packing import packing_error, unpack
+from training.loop.packing import packing_error, places_of, unpack
 from training.loop.steps import collate_step
 from training.model import base
 from training.model.base import PACKABLE
@@ -148,7 +148,7 @@ def test_the_check_passes_with_weights_of_any_bits(bits, make_base, make_args, c
     AutoTokenizer.from_pretrained(make_base()).save_pretrained(tmp_path / "base")
     trainer, module = trainer_of(command(tmp_path / "base", "--packing", "--bits", bits))
     take(trainer, module.step_collator, rows_of(module, 8))
-    assert not trainer.rows_unchecked
+    assert not trainer.trial
 
 
 def take(trainer, make_micro_batches, rows):
@@ -158,17 +158,20 @@ def take(trainer, make_micro_batches, rows):
     return trainer.training_step(trainer.model, step, items)
 
 
-def test_the_check_waits_for_rows_that_share_a_sequence(make_base, make_args, command, monkeypatch):
-    """A row by itself is always as far from itself as it should be."""
+def test_the_check_is_of_the_shortest_rows_and_once(make_base, make_args, command, monkeypatch):
     trainer, module = trainer_of(command(make_base(), "--packing"))
     checked = []
-    monkeypatch.setattr(trainer_module, "check_packing", lambda model, step, *args: checked.append(len(step)))
-    rows = rows_of(module, 2)
-    alone, together = (StepCollator(module.collator, 1, pack_length=n)(rows) for n in (160, 400))
-    assert [len(alone), len(together)] == [2, 1]
-    for step, expected in ((alone, []), (alone, []), (together, [1]), (together, [1])):
-        take(trainer, lambda rows, step=step: step, rows)
-        assert checked == expected and trainer.rows_unchecked == (not expected)
+    monkeypatch.setattr(trainer_module, "check_packing", lambda model, step, *args: checked.append(step))
+    for _ in range(2):
+        take(trainer, module.step_collator, rows_of(module, 2))
+    [[sequence]] = checked
+    shortest = sorted(module.train["length"])[:4]
+    assert sorted(map(len, places_of(sequence))) == shortest
+
+
+def test_rows_that_stand_by_themselves_are_not_checked(make_base, make_args, command):
+    trainer, module = trainer_of(command(make_base(), "--shared_prefix", "off"))
+    assert not module.trial and not trainer.trial
 
 
 @pytest.mark.parametrize(("error", "said"), [(float("nan"), "not finite"), (0.5, "50.0% away")])
@@ -177,7 +180,7 @@ def test_a_check_that_fails_stops_the_run(error, said, make_base, make_args, com
     monkeypatch.setattr(packing, "packing_error", lambda *args: error)
     with pytest.raises(FailedRunError, match=said):
         take(trainer, module.step_collator, rows_of(module, 4))
-    assert trainer.rows_unchecked
+    assert trainer.trial
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gpt_neox", "gpt2", "gemma"])
@@ -197,7 +200,6 @@ def test_packed_loss_and_gradient_are_the_unpacked_ones(architecture, flags, mak
     results = []
     for way in ways:
         trainer.model.zero_grad()
-        trainer.rows_unchecked = way.pack_length is not None
         loss = take(trainer, way, rows)
         trained = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
         gradients = {name: p.grad.clone() for name, p in trained.items()}
@@ -206,7 +208,7 @@ def test_packed_loss_and_gradient_are_the_unpacked_ones(architecture, flags, mak
     assert 1 < sequences < 8 and [count for count, _ in others] == [1, 8]
     for _, padded in others:
         assert_near(packed, padded)
-    assert not trainer.rows_unchecked
+    assert not trainer.trial
 
 
 @pytest.mark.parametrize("way", [[], ["--full_finetune", "--bits", "32"], ["--bf16"]], ids=["QLoRA", "full", "bf16"])

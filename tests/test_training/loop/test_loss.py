@@ -15,6 +15,7 @@ from training.loop.loss import (
     row_losses,
     supervised_logits,
     supervised_loss,
+    supervised_losses,
     supervised_only,
     supervised_tokens,
     takes_logits_to_keep,
@@ -124,7 +125,7 @@ def test_logits_are_the_same_where_the_head_is_not_skipped():
 def test_row_losses_are_sums_and_counts_of_each_row():
     nothing = {name: value[:1] for name, value in BATCH.items()} | {"labels": torch.full((1, 4), IGNORE_INDEX)}
     asked = supervised_only({name: torch.cat([value, nothing[name]]) for name, value in BATCH.items()})
-    losses = row_losses(supervised_logits(Model(), asked, skips_head=True), asked)
+    losses = row_losses(supervised_losses(Model(), asked, skips_head=True, in_pieces=False), asked)
     first, second, third = plain_losses().tolist()
     assert losses.flatten().tolist() == pytest.approx([first + second, 2, third, 1, 0, 0], rel=ROUNDING)
 
@@ -178,12 +179,13 @@ def test_loss_at_supervised_positions_is_the_whole_loss(architecture, make_base,
     assert logits.shape[0] == int((inputs["labels"][:, 1:] != -100).sum()) < inputs["labels"].numel()
 
 
-def test_row_losses_add_up_to_each_rows_own_loss(make_base, make_args, command):
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_row_losses_add_up_to_each_rows_own_loss(in_pieces, make_base, make_args, command):
     trainer, module = trainer_of(command(make_base()))
     inputs = batch_of(module)
     with torch.no_grad():
         kept = supervised_only(inputs)
-        together = row_losses(supervised_logits(trainer.model, kept, skips_head=True), kept)
+        together = row_losses(supervised_losses(trainer.model, kept, True, in_pieces), kept)
         for row in range(len(together)):
             one = {name: value[row : row + 1] for name, value in inputs.items()}
             mean = trainer.model(**one).loss.item()

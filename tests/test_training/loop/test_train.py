@@ -45,7 +45,7 @@ def parts(make_base, command):
 def rebuilt(trainer, settings, step_collator):
     """A trainer of the same model and rows, with other settings."""
     rows = {"train": trainer.train_dataset, "evaluated": None, "collator": trainer.data_collator}
-    how = {"step_collator": step_collator, "joins_rows": False, "largest": None, "metrics": EvaluationMetrics(0)}
+    how = {"step_collator": step_collator, "trial": [], "largest": None, "metrics": EvaluationMetrics(0)}
     return build_trainer(trainer.model, trainer.processing_class, settings, trainer.generation, **rows, **how)
 
 

@@ -299,7 +299,7 @@ def test_evaluation_without_logits_to_keep_agrees(make_base, make_args, command)
     """Architectures whose forward pass cannot skip the head get the same numbers from full logits."""
     trainer, _ = trainer_of(command(make_base(), "--do_eval"))
     with_skipping = trainer.evaluate()["eval_loss"]
-    trainer.skips_head = False
+    trainer.skips_head = trainer.loss_in_pieces = False
     assert trainer.evaluate()["eval_loss"] == pytest.approx(with_skipping, rel=ROUNDING)
 
 

@@ -7,7 +7,7 @@ from transformers import Seq2SeqTrainer
 
 from training.loop.trainer import QLoRATrainer
 
-OWN = {"prepared", "any_process", "generate_from", "settle_recomputation", "recompute", "whole_step"}
+OWN = {"prepared", "computing", "loss_of_step", "generate_from", "settle_recomputation", "recompute", "whole_step"}
 METHODS = {name for name, value in vars(QLoRATrainer).items() if inspect.isfunction(value)} - {"__init__"}
 OVERRIDES = sorted(METHODS - OWN)
 
