@@ -7,6 +7,7 @@ https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/traine
 """
 
 import contextlib
+import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -19,9 +20,9 @@ from datasets import Dataset
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, Sampler, SequentialSampler
-from transformers import GenerationConfig, Seq2SeqTrainer
+from transformers import GenerationConfig, Seq2SeqTrainer, StoppingCriteriaList, StopStringCriteria
 from transformers.trainer_callback import ProgressCallback
-from transformers.trainer_utils import seed_worker
+from transformers.trainer_utils import EvalLoopOutput, seed_worker
 from transformers.utils import ModelOutput
 
 from common.errors import SavingError, failing_as
@@ -30,6 +31,7 @@ from common.labels import PROMPT
 from common.outputs import MODEL_CARD
 from training.loop.attention import attending, for_model
 from training.loop.callbacks import LogLineCallback
+from training.loop.decoding import batch_tokens, batches_by_tokens, decode, decodes
 from training.loop.head import PIECE_BYTES, head_apart, stands_apart, token_losses
 from training.loop.loss import (
     row_losses,
@@ -42,7 +44,8 @@ from training.loop.loss import (
 )
 from training.loop.packing import check_packing
 from training.loop.steps import MICRO_BATCHES, Batch, StepSampler, collate_step
-from training.memory import bytes_per_weight, choose, free_memory, layers_in_words, measure, slower
+from training.memory import ROOM, bytes_per_weight, choose, free_memory, layers_in_words, measure, slower
+from training.model.lora_step import whole_size, whole_weights
 from training.model.tokenizer import restore_settings
 
 
@@ -81,6 +84,7 @@ class QLoRATrainer(Seq2SeqTrainer):
         elsewhere = self.args.fp16, self.args.torch_compile, self.args.fsdp, self.args.deepspeed
         # With fp16, a gradient that is computed before the scaler has scaled the loss would vanish.
         self.loss_in_pieces = self.skips_head and not any(elsewhere) and stands_apart(self.model)
+        self.decodes = not any(elsewhere) and on_one_device(self.model) and decodes(self.model, generation)
         self.pop_callback(ProgressCallback)
         self.bars = LogLineCallback()
         if not self.args.disable_tqdm:
@@ -222,6 +226,35 @@ class QLoRATrainer(Seq2SeqTrainer):
 
     # ---- evaluation and prediction ----
 
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """Evaluate with base and adapter as one matrix of each layer where memory allows; the library has no such way.
+
+        On a CPU alone: what 4-bit kernels of GPUs take for a token has not been measured against it.
+        """
+        model, device = self.accelerator.unwrap_model(self.model), self.args.device
+        size = whole_size(model) if device.type == "cpu" else None
+        fits = size is not None and size < ROOM * free_memory(device)
+        with whole_weights(model) if fits else contextlib.nullcontext():
+            return super().evaluation_loop(*args, **kwargs)
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        """Load as many rows at a time as their tokens allow; the library loads as many whatever their lengths.
+
+        Rows come in their order, longest prompt first.
+        """
+        model = self.accelerator.unwrap_model(self.model)
+        if not self.decodes or self.args.world_size > 1 or not len(test_dataset):
+            return super().get_test_dataloader(test_dataset)
+        batches = batches_by_tokens(
+            test_dataset["prompt_length"],
+            self.generation.max_new_tokens,
+            batch_tokens(model.config, free_memory(self.args.device)),
+            least=self.args.eval_batch_size,
+        )
+        return self.accelerator.prepare(
+            DataLoader(test_dataset, batch_sampler=batches, collate_fn=self.data_collator, num_workers=0)
+        )
+
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         """Keep the order of the data set; the library reorders evaluation too when training is grouped by length."""
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
@@ -245,10 +278,15 @@ class QLoRATrainer(Seq2SeqTrainer):
 
     def generate_from(self, prompts: Batch) -> torch.Tensor:
         """Continue left-padded prompts; gives the new tokens alone, (batch, at most max_new_tokens)."""
+        config, criteria = copy.copy(self.generation), StoppingCriteriaList()
+        if config.stop_strings:  # for which the library hands no tokenizer on to a custom way
+            criteria.append(StopStringCriteria(self.processing_class, config.stop_strings))
+            config.stop_strings = None
         written = self.accelerator.unwrap_model(self.model).generate(
             **prompts,
-            generation_config=self.generation,
-            tokenizer=self.processing_class if self.generation.stop_strings else None,
+            generation_config=config,
+            stopping_criteria=criteria,
+            custom_generate=decode if self.decodes else None,
         )
         return written[:, prompts["input_ids"].shape[1] :]
 

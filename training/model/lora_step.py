@@ -2,15 +2,20 @@
 
     model = get_peft_model(base, config)
     join_steps(model)                  # the same weights, names and results
+    with whole_weights(model):         # base and adapter as one matrix of each layer, for evaluation
+        model.generate(...)
 
 PEFT multiplies by A, by B and by the scaling and adds the sum to what the base layer gives: three tensors of the size
 of the output in each direction, and as many passes over memory. Here the base's product is added to in place, and the
 scaling is one of the product by B.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.bnb import Linear4bit as Lora4bit
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import nn
@@ -60,10 +65,18 @@ def base_weight(base: nn.Module, dtype: torch.dtype) -> torch.Tensor:
 
 
 class OneStep:
-    """What a LoRA layer of PEFT is given, so that it computes in one step where that is the same."""
+    """What a LoRA layer of PEFT is given, so that it computes in one step where that is the same.
+
+    Attributes:
+        whole: weight of base and adapter as one, (out, in), which then stands for both; see `whole_weights`.
+    """
+
+    whole: torch.Tensor | None = None
 
     def forward(self, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return what PEFT's layer does, (…, out); for what is rare, PEFT computes it."""
+        if self.whole is not None:
+            return nn.functional.linear(states, self.whole, self.base_layer.bias)
         if args or kwargs or not self.plain():
             return super().forward(states, *args, **kwargs)
         [name] = self.active_adapters
@@ -114,6 +127,42 @@ def join_steps(model: nn.Module) -> None:
     for layer in model.modules():
         if type(layer) in ONE_STEP and type(layer.get_base_layer()) in (nn.Linear, quantized_class()):
             layer.__class__ = ONE_STEP[type(layer)]
+
+
+def whole_size(model: nn.Module) -> int | None:
+    """Return the bytes that `whole_weights` takes; None where a layer is more than that."""
+    layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+    size = 0
+    for layer in layers:
+        if not isinstance(layer, OneStep) or not (layer.plain() or layer.disable_adapters):
+            return None
+        if layer.base_dtype() != torch.float32:  # in fewer bits, the sum would be rounded to another adapter
+            return None
+        size += layer.in_features * layer.out_features * 4
+    return size
+
+
+@contextlib.contextmanager
+def whole_weights(model: nn.Module) -> Iterator[None]:
+    """Compute each LoRA layer as one product with W + scaling · B A, or with W where adapters are off.
+
+    Weights in 4 bits are dequantized once, not for every token that is written. Not for training, and for a model of
+    which `whole_size` says that it can be done; adapters must stay on or off.
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, OneStep)]
+    try:
+        with torch.no_grad():
+            for layer in layers:
+                # A copy, also where the base is not quantized and gives its own.
+                whole = base_weight(layer.base_layer, torch.float32).clone()
+                if not layer.disable_adapters:
+                    [name] = layer.active_adapters
+                    whole.addmm_(layer.lora_B[name].weight, layer.lora_A[name].weight, alpha=layer.scaling[name])
+                layer.whole = whole
+        yield
+    finally:
+        for layer in layers:
+            layer.whole = None
 
 
 def quantized_class() -> type:

@@ -13,6 +13,7 @@ from tests.conftest import ARCHITECTURES
 from tests.support.flags import trainer_of
 from tests.support.paths import REPOSITORY
 from tests.support.rounding import DESCENT, ROUNDING, assert_near
+from training.loop import decoding
 from training.loop import trainer as trainer_module
 from training.loop.steps import collate_step
 
@@ -214,8 +215,10 @@ def test_generation_in_batches_is_generation_one_by_one(architecture, make_base,
     assert len(texts[0]) == 7 and texts[0] == texts[1]
 
 
-def test_prompts_of_similar_length_are_answered_together(make_base, command, tmp_path, monkeypatch):
-    """The longest first, whatever the order of the rows, which is that of the lines."""
+@pytest.mark.parametrize(("tokens", "batches"), [(0, [2, 2, 2, 1]), (400, [2, 3, 2]), (10_000, [7])])
+def test_prompts_of_similar_length_are_answered_together(tokens, batches, make_base, command, tmp_path, monkeypatch):
+    """The longest first, whatever the order of the rows, which is that of the lines; as many as their tokens allow."""
+    monkeypatch.setattr(decoding, "BATCH_TOKENS", tokens)
     lengths, generate = [], trainer_module.QLoRATrainer.generate_from
 
     def watched(self, prompts):
@@ -227,12 +230,8 @@ def test_prompts_of_similar_length_are_answered_together(make_base, command, tmp
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     flags = ["--do_train", "False", "--do_predict", "--eval_dataset", str(tmp_path / "rows.jsonl")]
     assert qlora.main(command(make_base(), *flags, "--per_device_eval_batch_size", "2")) == 0
-    assert sum(lengths, []) == sorted(sum(lengths, []), reverse=True) and [len(batch) for batch in lengths] == [
-        2,
-        2,
-        2,
-        1,
-    ]
+    assert sum(lengths, []) == sorted(sum(lengths, []), reverse=True)
+    assert [len(batch) for batch in lengths] == batches
     lines = (tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["id"] for line in lines] == [row["id"] for row in rows]
     assert all(line["prediction_with_input"].startswith(line["input"].strip()[:4]) for line in map(json.loads, lines))
