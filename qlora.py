@@ -155,7 +155,7 @@ def show_rows(plan: "Plan", names: Names) -> int:
 def load_data(plan: "Plan", names: Names, base: "Base") -> "DataModule":
     """Load, check and tokenize the data."""
     from data.loading import make_data_module
-    from training.loop.attention import row_layout
+    from training.shortcuts.attention import row_layout
 
     token = plan.model.use_auth_token
     return make_data_module(

@@ -108,7 +108,7 @@ def make_data_module(
         names: what --dataset and --eval_dataset name; None reads it from `data`.
         token: whether a stored token of the hub is required and sent.
         context: how many tokens the model was made for, where that is known.
-        layout: how the rows of a step stand in sequences; see `training.loop.attention.row_layout`.
+        layout: how the rows of a step stand in sequences; see `training.shortcuts.attention.row_layout`.
 
     Raises:
         DataError: the data cannot be used as asked; the message is for the user.

@@ -47,7 +47,7 @@ class Usage:
         outside: what is kept of a token outside of layers, but for logits.
         logits: of a supervised token.
         fixed: gradients and the state of the optimizer.
-        piece: the most bytes of logits where the loss takes them in pieces (`training.loop.head`), None where whole.
+        piece: the most bytes of logits, where the loss takes them in pieces (`training.shortcuts.head`), else None.
     """
 
     layers: int

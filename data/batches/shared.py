@@ -6,7 +6,7 @@
 Rows of an instruction data set begin alike: with the header of a prompt, with a system prompt. The hidden states of
 these tokens are the same in every row, and gradients add up, so that a sequence may hold them once: as a tree, whose
 pieces are beginnings and, as leaves, the rests of rows. Every layer then computes each token once; only attention looks
-at rows, by the `layout` that comes with a sequence: see `training.loop.attention`.
+at rows, by the `layout` that comes with a sequence: see `training.shortcuts.attention`.
 """
 
 from bisect import bisect_left
@@ -86,7 +86,7 @@ def shareable(labels: Sequence[int]) -> int:
 
 
 def lay_out(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], pieces: Sequence[Piece]) -> dict[str, Any]:
-    """Return the pieces of rows behind one another, as a model and `training.loop.attention` take them.
+    """Return the pieces of rows behind one another, as a model and `training.shortcuts.attention` take them.
 
     Returns:
         input_ids, labels, position_ids: (1, tokens); a position is a token's place in its row. No first token of a row

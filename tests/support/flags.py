@@ -45,9 +45,9 @@ def trainer_of(argv: list[str]) -> tuple[Any, Any]:
     from arguments.parser import parse
     from data.loading import make_data_module
     from training.loop.arguments import library_arguments
-    from training.loop.attention import row_layout
     from training.model.build import build_model, read_base
     from training.plan import make_plan
+    from training.shortcuts.attention import row_layout
 
     plan = make_plan(parse(argv))
     torch.manual_seed(0)

@@ -12,12 +12,12 @@ import qlora
 from tests.support.flags import trainer_of
 from tests.support.models import train
 from training import memory
-from training.loop import head as head_module
 from training.loop import trainer as trainer_module
-from training.loop.head import head_apart, token_losses
 from training.loop.loss import supervised_loss, supervised_only
 from training.memory import EVERY, Usage, bytes_per_weight, cgroup_memory, choose, measure, slower
-from training.model.lora_step import join_steps
+from training.shortcuts import head as head_module
+from training.shortcuts.head import head_apart, token_losses
+from training.shortcuts.lora_step import join_steps
 
 SIZES = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 6}
 NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}

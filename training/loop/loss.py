@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 
 from common.forward import forward_parameters, takes
 from common.labels import IGNORE_INDEX, PROMPT
-from training.loop.head import head_apart, token_losses
+from training.shortcuts.head import head_apart, token_losses
 
 
 def supervised_tokens(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -91,7 +91,7 @@ def supervised_losses(
 
     Args:
         inputs, skips_head: see `supervised_logits`.
-        in_pieces: never hold all logits; see `training.loop.head`.
+        in_pieces: never hold all logits; see `training.shortcuts.head`.
     """
     if in_pieces:
         with head_apart(model):

@@ -15,8 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 from common.errors import FailedRunError
 from common.forward import relative_difference, rounding_limit
 from common.labels import IGNORE_INDEX, LAYOUT, ROWS
-from training.loop.attention import attending, for_model
 from training.loop.loss import supervised_logits, supervised_only
+from training.shortcuts.attention import attending, for_model
 
 CHECKED_ROWS = 4  # the last ones of a sequence, which would see all that stands before them
 

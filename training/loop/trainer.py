@@ -29,10 +29,7 @@ from common.errors import SavingError, failing_as
 from common.forward import on_one_device
 from common.labels import PROMPT
 from common.outputs import MODEL_CARD
-from training.loop.attention import attending, for_model
 from training.loop.callbacks import LogLineCallback
-from training.loop.decoding import batch_tokens, batches_by_tokens, decode, decodes
-from training.loop.head import PIECE_BYTES, head_apart, stands_apart, token_losses
 from training.loop.loss import (
     row_losses,
     supervised_loss,
@@ -45,8 +42,11 @@ from training.loop.loss import (
 from training.loop.packing import check_packing
 from training.loop.steps import MICRO_BATCHES, Batch, StepSampler, collate_step
 from training.memory import ROOM, bytes_per_weight, choose, free_memory, layers_in_words, measure, slower
-from training.model.lora_step import whole_size, whole_weights
 from training.model.tokenizer import restore_settings
+from training.shortcuts.attention import attending, for_model
+from training.shortcuts.decoding import batch_tokens, batches_by_tokens, decode, decodes
+from training.shortcuts.head import PIECE_BYTES, head_apart, stands_apart, token_losses
+from training.shortcuts.lora_step import whole_size, whole_weights
 
 
 class QLoRATrainer(Seq2SeqTrainer):

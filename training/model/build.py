@@ -27,7 +27,6 @@ from training.model.base import (
     load_config,
 )
 from training.model.lora import add_adapters, check_optimizer_targets, lora_targets
-from training.model.lora_step import join_steps
 from training.model.quantization import weight_dtype
 from training.model.tokenizer import (
     align_model_with_tokenizer,
@@ -35,6 +34,7 @@ from training.model.tokenizer import (
     pad_token_for,
     smart_tokenizer_and_embedding_resize,
 )
+from training.shortcuts.lora_step import join_steps
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from tests.support.flags import trainer_of
 from tests.support.models import tiny_model, train, train_in_two
 from tests.support.rounding import DESCENT, ROUNDING, assert_near
 from training.loop import attention
-from training.loop.attention import BY_ROWS_TYPES, attending, for_model, row_layout
 from training.loop.loss import supervised_loss, supervised_only
 from training.loop.packing import packing_error, unpack
+from training.shortcuts.attention import BY_ROWS_TYPES, attending, for_model, row_layout
 
 # ---- Trees ---------------------------------------------------------------------------------------------------------
 

@@ -13,9 +13,9 @@ from tests.conftest import ARCHITECTURES
 from tests.support.flags import trainer_of
 from tests.support.paths import REPOSITORY
 from tests.support.rounding import DESCENT, ROUNDING, assert_near
-from training.loop import decoding
 from training.loop import trainer as trainer_module
 from training.loop.steps import collate_step
+from training.shortcuts import decoding
 
 
 def rows_of(module, count):

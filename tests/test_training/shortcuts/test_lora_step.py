@@ -8,8 +8,8 @@ from torch import nn
 from tests.support.flags import trainer_of
 from tests.support.rounding import assert_near
 from tests.test_training.loop.test_trainer import batch_of
-from training.model import lora_step
-from training.model.lora_step import ONE_STEP, LoraStep, OneStep, OneStepLinear, join_steps
+from training.shortcuts import lora_step
+from training.shortcuts.lora_step import ONE_STEP, LoraStep, OneStep, OneStepLinear, join_steps
 
 
 class Small(nn.Module):

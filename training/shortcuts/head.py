@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.loop.attention import BY_ROWS_TYPES
+from training.shortcuts.attention import BY_ROWS_TYPES
 
 PIECE_BYTES = 2**26  # of float32 logits that are held at a time
 

@@ -8,10 +8,10 @@ from transformers.cache_utils import DynamicLayer
 
 from tests.support.models import tiny_model
 from tests.support.rounding import assert_near
-from training.loop import decoding
-from training.loop.attention import BY_ROWS_TYPES
-from training.loop.decoding import GrowingLayer, batch_tokens, batches_by_tokens, decode, decodes
-from training.model.lora_step import join_steps, whole_size, whole_weights
+from training.shortcuts import decoding
+from training.shortcuts.attention import BY_ROWS_TYPES
+from training.shortcuts.decoding import GrowingLayer, batch_tokens, batches_by_tokens, decode, decodes
+from training.shortcuts.lora_step import join_steps, whole_size, whole_weights
 
 PAD, END = 3, 1
 HEADER = list(range(20, 45))

@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicLayer
 
-from training.loop.attention import BY_ROWS_TYPES
+from training.shortcuts.attention import BY_ROWS_TYPES
 
 WORTH_SHARING = 16  # tokens that all prompts of a batch begin with: they are worth a pass of their own
 ENDED = 0.25  # of the rows that are still computed: at that share the others move together

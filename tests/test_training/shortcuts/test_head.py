@@ -11,10 +11,10 @@ from tests.support.flags import trainer_of
 from tests.support.models import tiny_model
 from tests.support.rounding import ROUNDING, ROUNDING_BF16, assert_near
 from tests.test_training.loop.test_trainer import rows_of
-from training.loop import head as head_module
-from training.loop.attention import BY_ROWS_TYPES
-from training.loop.head import head_apart, pieces, stands_apart, token_losses
 from training.loop.steps import collate_step
+from training.shortcuts import head as head_module
+from training.shortcuts.attention import BY_ROWS_TYPES
+from training.shortcuts.head import head_apart, pieces, stands_apart, token_losses
 
 HIDDEN, VOCABULARY, TOKENS = 8, 50, 23
 
