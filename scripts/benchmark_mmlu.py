@@ -22,7 +22,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from common.text import table
-from scripts.benchmark import hardware, now, random_llama
+from scripts.benchmark import hardware, random_llama
+from scripts.matrix_limit import now
 
 if TYPE_CHECKING:
     import torch

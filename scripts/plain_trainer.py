@@ -1,35 +1,49 @@
 """The script that one writes from the libraries' documentation: QLoRA with `Seq2SeqTrainer`, to be measured against.
 
     python -m scripts.plain_trainer --model DIR --dataset rows.jsonl --output_dir OUT --rows 64 --batch 4 …
+    python -m scripts.plain_trainer … --what predict --adapter DIR --new_tokens 64
 
 Rows are padded to the longest of their batch, every layer is recomputed in the backward pass, and the library computes
-the loss of all positions. Writes what it measured to OUT/train_results.json, as qlora.py does.
+the loss of all positions; answers are generated from prompts that are padded on the left. Writes what it measured to
+OUT/train_results.json and its like, and answers to OUT/predictions.jsonl, as qlora.py does.
 """
 
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.formats.detection import detect_format
 from data.sources.files import open_file
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, Seq2SeqTrainer
 
-def parse() -> argparse.Namespace:
-    """Parse the command line."""
+
+def parser() -> argparse.ArgumentParser:
+    """Return the flags of the work."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "dataset", "output_dir"):
         parser.add_argument(f"--{name}", required=True)
     for name in ("rows", "batch", "accumulation", "source_max_len", "target_max_len", "lora_r"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--learning_rate", type=float, required=True)
-    return parser.parse_args()
+    parser.add_argument("--what", choices=("train", "eval", "predict"), default="train")
+    parser.add_argument("--adapter", help="what to evaluate or predict with")
+    parser.add_argument("--new_tokens", type=int, default=64)
+    parser.add_argument(
+        "--float32",
+        action="store_true",
+        help="evaluate in float32 as training does; bitsandbytes rounds to bfloat16 on CPUs with AVX512-BF16",
+    )
+    return parser
 
 
 def main() -> None:
-    """Train one epoch."""
-    asked = parse()
+    """Train one epoch, evaluate, or answer."""
+    asked = parser().parse_args()
     import torch
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
     from transformers import (
         AutoModelForCausalLM,
         AutoTokenizer,
@@ -52,14 +66,20 @@ def main() -> None:
         asked.model, quantization_config=quantization, dtype=dtype, device_map={"": 0 if cuda else "cpu"}
     )
     model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
+    for layer in model.modules():
+        if asked.float32 and "Linear4bit" in type(layer).__name__:
+            layer.support_avx512bf16_for_cpu = False
     names = {name.rpartition(".")[2] for name, module in model.named_modules() if "Linear4bit" in type(module).__name__}
     lora = LoraConfig(r=asked.lora_r, lora_alpha=16, target_modules=sorted(names), task_type="CAUSAL_LM")
     trainer = Seq2SeqTrainer(
-        model=get_peft_model(model, lora),
+        model=PeftModel.from_pretrained(model, asked.adapter) if asked.adapter else get_peft_model(model, lora),
         args=Seq2SeqTrainingArguments(
             output_dir=asked.output_dir,
             num_train_epochs=1,
             per_device_train_batch_size=asked.batch,
+            per_device_eval_batch_size=asked.batch,
+            prediction_loss_only=asked.what == "eval",
+            predict_with_generate=asked.what == "predict",
             gradient_accumulation_steps=asked.accumulation,
             learning_rate=asked.learning_rate,
             lr_scheduler_type="constant",
@@ -77,10 +97,45 @@ def main() -> None:
         train_dataset=encoded_rows(asked, tokenizer),
         data_collator=DataCollatorForSeq2Seq(tokenizer),
     )
+    if asked.what == "predict":
+        answer(asked, trainer, tokenizer)
+        return
+    if asked.what == "eval":
+        write(asked, "eval", trainer.evaluate(trainer.train_dataset))
+        return
     metrics = trainer.train().metrics
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     metrics |= {"train_loss_first": losses[0], "train_loss_last": losses[-1]}
-    Path(asked.output_dir, "train_results.json").write_text(json.dumps(metrics), encoding="utf-8")
+    write(asked, "train", metrics)
+
+
+def write(asked: argparse.Namespace, name: str, metrics: dict[str, float]) -> None:
+    """Write what was measured."""
+    Path(asked.output_dir).mkdir(parents=True, exist_ok=True)
+    Path(asked.output_dir, f"{name}_results.json").write_text(json.dumps(metrics), encoding="utf-8")
+
+
+def answer(asked: argparse.Namespace, trainer: "Seq2SeqTrainer", tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Write a greedy answer to each row."""
+    tokenizer.padding_side = "left"
+    sources = [
+        {"input_ids": [id for id, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100]}
+        for row in trainer.train_dataset
+    ]
+    trainer.data_collator = lambda rows: tokenizer.pad(rows, return_tensors="pt")
+    output = trainer.predict(
+        sources, metric_key_prefix="predict", max_new_tokens=asked.new_tokens, do_sample=False, num_beams=1
+    )
+    longest = [
+        max(len(row["input_ids"]) for row in sources[at : at + asked.batch])
+        for at in range(0, len(sources), asked.batch)
+    ]
+    lines = []
+    for number, ids in enumerate(output.predictions):
+        new = [id for id in ids[longest[number // asked.batch] :].tolist() if id >= 0]
+        lines.append(json.dumps({"prediction": tokenizer.decode(new, skip_special_tokens=True)}) + "\n")
+    write(asked, "predict", output.metrics)
+    Path(asked.output_dir, "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def encoded_rows(asked: argparse.Namespace, tokenizer: object) -> list[dict[str, list[int]]]:

@@ -1,0 +1,78 @@
+"""The same work by TRL's `SFTTrainer`, to be measured against; `python -m scripts.benchmark --install_peers` brings it.
+
+    python -m scripts.trl_trainer --model DIR --dataset rows.jsonl --output_dir OUT --rows 64 --batch 4 …
+    python -m scripts.trl_trainer … --padding_free --fp32_adapters
+
+As it comes, TRL holds the adapters of a 4-bit model in bfloat16, which processors without units for it multiply slowly;
+--fp32_adapters holds them as qlora.py does. https://huggingface.co/docs/trl/sft_trainer
+"""
+
+from scripts.plain_trainer import encoded_rows, parser, write
+
+
+def main() -> None:
+    """Train one epoch."""
+    flags = parser()
+    for name in ("padding_free", "packing", "fp32_adapters"):
+        flags.add_argument(f"--{name}", action="store_true")
+    asked = flags.parse_args()
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, set_seed
+    from trl import SFTConfig, SFTTrainer
+
+    set_seed(42)
+    cuda = torch.cuda.is_available()
+    dtype = torch.bfloat16 if cuda else torch.float32
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    tokenizer = AutoTokenizer.from_pretrained(asked.model)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    model = AutoModelForCausalLM.from_pretrained(
+        asked.model, quantization_config=quantization, dtype=dtype, device_map={"": 0 if cuda else "cpu"}
+    )
+    names = {name.rpartition(".")[2] for name, module in model.named_modules() if "Linear4bit" in type(module).__name__}
+    rows = [
+        {"input_ids": row["input_ids"], "completion_mask": [int(label != -100) for label in row["labels"]]}
+        for row in encoded_rows(asked, tokenizer)
+    ]
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=asked.output_dir,
+            num_train_epochs=1,
+            per_device_train_batch_size=asked.batch,
+            gradient_accumulation_steps=asked.accumulation,
+            learning_rate=asked.learning_rate,
+            lr_scheduler_type="constant",
+            max_grad_norm=0.3,
+            optim="paged_adamw_32bit" if cuda else "adamw_torch_fused",
+            bf16=cuda,
+            use_cpu=not cuda,
+            max_length=asked.source_max_len + asked.target_max_len,
+            completion_only_loss=True,
+            padding_free=asked.padding_free,
+            packing=asked.packing,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=asked.lora_r, lora_alpha=16, target_modules=sorted(names), task_type="CAUSAL_LM"),
+    )
+    if asked.fp32_adapters:
+        for weight in trainer.model.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.float()
+    metrics = trainer.train().metrics
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    metrics |= {"train_loss_first": losses[0], "train_loss_last": losses[-1]}
+    write(asked, "train", metrics)
+
+
+if __name__ == "__main__":
+    main()
