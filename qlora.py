@@ -232,7 +232,7 @@ def make_trainer(
         generation,
         train=module.train,
         evaluated=module.eval,
-        collator=replace(module.collator, predict_with_generate=training.predict_with_generate),
+        collator=module.batches_by(replace(module.collator, predict_with_generate=training.predict_with_generate)),
         step_collator=module.step_collator,
         trial=module.trial,
         largest=module.largest_micro_batch if training.do_train and training.checkpoints_activations is None else None,
@@ -283,7 +283,8 @@ def measure(plan: "Plan", trainer: "QLoRATrainer", mmlu: "MMLUEvalCallback | Non
             save_results(output_dir, "eval", results["eval"])
     if training.do_predict:
         losses = EvaluationMetrics(len(module.predict))
-        results["predict"] = predict(trainer, measured, module.predict, module.collator, losses, output_dir)
+        collator, batches = module.collator, module.batches_by(module.collator)
+        results["predict"] = predict(trainer, measured, module.predict, collator, losses, output_dir, batches)
         if trainer.is_world_process_zero():
             save_results(output_dir, "predict", results["predict"])
     if not trainer.is_world_process_zero():

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from data.batches.collator import DataCollatorForCausalLM
-    from data.batches.shared import SharedStepCollator
+    from data.batches.shared import SharedBatchCollator, SharedStepCollator
     from data.batches.steps import StepCollator
 
     AnyStepCollator = StepCollator | SharedStepCollator
@@ -58,6 +58,7 @@ class DataModule:
         digest: changes with the content of --dataset (None where it was not read).
         template_digest: changes with the chat template (None without conversations).
         prompt_format: how questions were laid out (None where there were none).
+        layout: how the rows of a step stand in sequences; see `training.shortcuts.attention.row_layout`.
     """
 
     train: "Dataset | None"
@@ -69,6 +70,18 @@ class DataModule:
     digest: str | None
     template_digest: str | None
     prompt_format: str | None
+    layout: str | None
+
+    def batches_by(self, collator: "DataCollatorForCausalLM") -> "DataCollatorForCausalLM | SharedBatchCollator":
+        """Return what makes batches of evaluation: sequences where training has them, else padded rows.
+
+        Nothing is dropped in evaluation, so that what rows begin with is shared whatever training does.
+        """
+        if self.layout is None:
+            return collator
+        from data.batches.shared import SharedBatchCollator
+
+        return SharedBatchCollator(collator)
 
     @property
     def largest_micro_batch(self) -> tuple[int, int]:
@@ -135,6 +148,7 @@ def make_data_module(
         digest=rows.digest,
         template_digest=key_of(tokenizer.chat_template) if tools else None,
         prompt_format=request.prompt_format if rows.prompts else None,
+        layout=layout,
     )
 
 

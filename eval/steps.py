@@ -121,15 +121,17 @@ def predict(
     collator: "DataCollatorForCausalLM",
     loss_metrics: Callable[["EvalPrediction"], dict[str, float]],
     output_dir: str,
+    batches: Callable | None = None,
 ) -> dict[str, Any]:
     """Generate an answer to each row and write predictions.jsonl; the first process gives all the metrics.
 
     Args:
         rows: a tokenized `datasets.Dataset`.
-        collator: makes batches with prompts.
+        collator: encodes rows, and makes batches with prompts.
+        batches: makes these batches in its place, of its rows.
         loss_metrics: the trainer's `compute_metrics` meanwhile; answers are measured once they are written.
     """
-    trainer.data_collator, trainer.compute_metrics = collator, loss_metrics
+    trainer.data_collator, trainer.compute_metrics = batches or collator, loss_metrics
     metrics, outputs = {}, {}
     # Prompts of similar length together need little padding; the longest first, as what does not fit fails at once.
     order = (-column(rows, "prompt_length")).argsort(kind="stable")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from common.labels import IGNORE_INDEX, LAYOUT, ROWS
+from common.labels import IGNORE_INDEX, LAYOUT, PROMPT, ROWS
 from data.batches.collator import DataCollatorForCausalLM
 from data.batches.steps import check_lengths
 
@@ -257,3 +257,28 @@ class SharedStepCollator:
         rows = [{name: list(row[name]) for name in ("input_ids", "labels")} for row in self.collator.encoded(rows)]
         ids, labels = ([row[name] for row in rows] for name in ("input_ids", "labels"))
         return [lay_out(ids, labels, pieces) for pieces in self.plant(rows)]
+
+
+@dataclass
+class SharedBatchCollator:
+    """Collate the rows of a batch of evaluation into one sequence, what they begin with alike once.
+
+    Args:
+        collator: encodes rows where they are not, and pads prompts where it makes some.
+    """
+
+    collator: DataCollatorForCausalLM
+
+    def __call__(self, instances: Sequence[Mapping]) -> dict[str, Any]:
+        """Return the sequence as `lay_out` gives it, its `rows` in the order of the batch and before all else.
+
+        The library counts rows by the first tensor.
+        """
+        rows = [{name: list(row[name]) for name in ("input_ids", "labels")} for row in self.collator.encoded(instances)]
+        ids, labels = ([row[name] for row in rows] for name in ("input_ids", "labels"))
+        pieces = grow(ids, [shareable(row) for row in labels])
+        sequence = lay_out(ids, labels, pieces)
+        order = torch.tensor([piece.row for piece in pieces if piece.leaf]).argsort()
+        prompts = self.collator(instances) if self.collator.predict_with_generate else {}
+        prompts = {name: value for name, value in prompts.items() if name.startswith(PROMPT)}
+        return {ROWS: sequence.pop(ROWS)[order]} | sequence | prompts

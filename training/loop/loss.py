@@ -101,20 +101,30 @@ def supervised_losses(
     return nn.functional.cross_entropy(logits.float(), inputs["labels"].to(logits.device), reduction="none")
 
 
-def row_losses(losses: torch.Tensor, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def row_losses(
+    losses: torch.Tensor, inputs: Mapping[str, torch.Tensor], places: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return summed loss and number of supervised tokens of each row.
 
     Args:
         losses: what `supervised_losses` gives.
         inputs: what `supervised_only` gives.
+        places: (rows, longest), where the tokens of each row stand in one sequence, filled up with −1; None where rows
+            are those of the batch.
 
     Returns:
-        (batch, 2) tensor of loss sums in nats, and counts.
+        (rows, 2) tensor of loss sums in nats, and counts.
     """
     keep = inputs["logits_to_keep"].to(losses.device)
-    rows = keep.nonzero()[:, 0]  # row of each kept position
-    sums = torch.zeros(len(keep), device=losses.device).index_add_(0, rows, losses)
-    return torch.stack([sums, keep.sum(dim=1).float()], dim=1)
+    if places is None:
+        count, rows = len(keep), keep.nonzero()[:, 0]  # row of each kept position
+    else:
+        own, count = (places >= 0).nonzero()[:, 0], len(places)
+        row_of = torch.zeros(keep.shape[1], dtype=torch.long, device=losses.device)
+        row_of[places[places >= 0]] = own  # several rows may have tokens in common, but none that predicts one
+        rows = row_of[keep[0]]
+    sums = torch.zeros(count, 2, device=losses.device)
+    return sums.index_add_(0, rows, torch.stack([losses, torch.ones_like(losses)], dim=1))
 
 
 def takes_logits_to_keep(model: nn.Module) -> bool:

@@ -27,7 +27,7 @@ from transformers.utils import ModelOutput
 
 from common.errors import SavingError, failing_as
 from common.forward import on_one_device
-from common.labels import PROMPT
+from common.labels import PROMPT, ROWS
 from common.outputs import MODEL_CARD
 from training.loop.callbacks import LogLineCallback
 from training.loop.loss import (
@@ -271,9 +271,11 @@ class QLoRATrainer(Seq2SeqTrainer):
             (None, (batch, new tokens) generated or else the losses, (batch, 2) loss sums and token counts)
         """
         prompts = {name.removeprefix(PROMPT): value for name, value in inputs.items() if name.startswith(PROMPT)}
-        rows = supervised_only(without_prompts(inputs))
+        rows = supervised_only(for_model(without_prompts(inputs)))
         with torch.no_grad(), self.accelerator.autocast():
-            losses = row_losses(supervised_losses(model, rows, self.skips_head, self.loss_in_pieces), rows)
+            with attending(self.accelerator.unwrap_model(model), inputs):
+                losses = supervised_losses(model, rows, self.skips_head, self.loss_in_pieces)
+            losses = row_losses(losses, rows, inputs.get(ROWS))
             return None, self.generate_from(prompts) if prompts else losses, losses
 
     def generate_from(self, prompts: Batch) -> torch.Tensor:

@@ -1,19 +1,21 @@
 """Rows in sequences without padding, what they begin with alike once: trees of rows, and that a step is the same."""
 
+import json
 import random
 
 import pytest
 import torch
 
 import qlora
-from common.labels import IGNORE_INDEX, LAYOUT
-from data.batches.shared import choose, grow, lay_out, shareable, size_of
+from common.labels import IGNORE_INDEX, LAYOUT, ROWS
+from data.batches.collator import DataCollatorForCausalLM
+from data.batches.shared import SharedBatchCollator, choose, grow, lay_out, shareable, size_of
 from tests.support.flags import trainer_of
 from tests.support.models import tiny_model, train, train_in_two
 from tests.support.rounding import DESCENT, ROUNDING, assert_near
-from training.loop import attention
-from training.loop.loss import supervised_loss, supervised_only
+from training.loop.loss import row_losses, supervised_loss, supervised_losses, supervised_only
 from training.loop.packing import packing_error, unpack
+from training.shortcuts import attention
 from training.shortcuts.attention import BY_ROWS_TYPES, attending, for_model, row_layout
 
 # ---- Trees ---------------------------------------------------------------------------------------------------------
@@ -202,6 +204,42 @@ def test_training_is_that_of_padded_rows(architecture, way, make_base, command, 
     auto, losses = train(argv, adapter_of, tmp_path / "auto")
     assert_near(losses, losses_off)
     assert_near(auto, off)
+
+
+@pytest.mark.parametrize("architecture", BY_ROWS_TYPES)
+def test_losses_of_an_evaluation_are_those_of_each_row(architecture, tiny_tokenizer):
+    """In the order of the batch, where the tree has the rows in another, and those without anything learned, too."""
+    model = tiny_model(architecture)
+    starts = [[20, 21, 22, 23] * 12, [20, 21, 22, 23] * 12 + [30] * 9, [40]]
+    sources = [starts[number % 3] + [50 + number] * (number + 1) for number in range(7)]
+    rows = [{"input_ids": [*row, 7, 8, 9], "labels": [IGNORE_INDEX] * len(row) + [7, 8, 9]} for row in sources]
+    rows[4]["labels"] = [IGNORE_INDEX] * len(rows[4]["labels"])
+    collator = DataCollatorForCausalLM(tiny_tokenizer, 100, 20, False, False)
+    batch = SharedBatchCollator(collator)(rows)
+    assert len(next(iter(batch.values()))) == len(rows)
+    assert batch["input_ids"].numel() < sum(len(row["input_ids"]) for row in rows) - 100
+    with torch.no_grad(), attending(model, batch):
+        asked = supervised_only(for_model(batch))
+        together = row_losses(supervised_losses(model, asked, True, False), asked, batch[ROWS])
+        alone = [supervised_only(collator([row])) for row in rows]
+    with torch.no_grad():
+        apart = torch.cat([row_losses(supervised_losses(model, row, True, False), row) for row in alone])
+    assert together[:, 1].tolist() == apart[:, 1].tolist() == [3, 3, 3, 3, 0, 3, 3]
+    assert_near(together, apart)
+
+
+def test_an_evaluation_over_shared_beginnings_gives_the_same(make_base, command, tmp_path):
+    """Losses and answers through the command line, whatever the batches."""
+    results = []
+    for number, way in enumerate((["auto", "1"], ["auto", "5"], ["off", "5"])):
+        flags = ["--max_steps", "1", "--do_eval", "--do_predict", "--shared_prefix", way[0]]
+        flags += ["--per_device_eval_batch_size", way[1], "--output_dir", str(tmp_path / str(number))]
+        assert qlora.main([*command(make_base()), *flags]) == 0
+        metrics = json.loads((tmp_path / str(number) / "metrics.json").read_text(encoding="utf-8"))
+        texts = (tmp_path / str(number) / "predictions.jsonl").read_text(encoding="utf-8")
+        results.append(({n: metrics[n] for n in ("eval_loss", "predict_loss", "predict_supervised_tokens")}, texts))
+    for numbers, texts in results[1:]:
+        assert numbers == pytest.approx(results[0][0], rel=ROUNDING) and texts == results[0][1]
 
 
 def test_a_shared_run_resumes_bit_for_bit(make_base, command, tmp_path, adapter_of, stop_after, monkeypatch):
