@@ -17,7 +17,8 @@ from data.formats.detection import detect_format
 from data.sources.files import open_file
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, Seq2SeqTrainer
+    from peft import LoraConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,34 +44,13 @@ def main() -> None:
     """Train one epoch, evaluate, or answer."""
     asked = parser().parse_args()
     import torch
-    from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
-    from transformers import (
-        AutoModelForCausalLM,
-        AutoTokenizer,
-        BitsAndBytesConfig,
-        DataCollatorForSeq2Seq,
-        Seq2SeqTrainer,
-        Seq2SeqTrainingArguments,
-        set_seed,
-    )
+    from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
+    from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, set_seed
 
     set_seed(42)
-    cuda = torch.cuda.is_available()
-    dtype = torch.bfloat16 if cuda else torch.float32
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-    )
-    tokenizer = AutoTokenizer.from_pretrained(asked.model)
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(
-        asked.model, quantization_config=quantization, dtype=dtype, device_map={"": 0 if cuda else "cpu"}
-    )
+    model, tokenizer, lora = load(asked)
     model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
-    for layer in model.modules():
-        if asked.float32 and "Linear4bit" in type(layer).__name__:
-            layer.support_avx512bf16_for_cpu = False
-    names = {name.rpartition(".")[2] for name, module in model.named_modules() if "Linear4bit" in type(module).__name__}
-    lora = LoraConfig(r=asked.lora_r, lora_alpha=16, target_modules=sorted(names), task_type="CAUSAL_LM")
+    cuda = torch.cuda.is_available()
     trainer = Seq2SeqTrainer(
         model=PeftModel.from_pretrained(model, asked.adapter) if asked.adapter else get_peft_model(model, lora),
         args=Seq2SeqTrainingArguments(
@@ -107,6 +87,30 @@ def main() -> None:
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     metrics |= {"train_loss_first": losses[0], "train_loss_last": losses[-1]}
     write(asked, "train", metrics)
+
+
+def load(asked: argparse.Namespace) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase", "LoraConfig"]:
+    """Return the model in 4 bits, its tokenizer, and LoRA on all of its linear layers."""
+    import torch
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    cuda = torch.cuda.is_available()
+    dtype = torch.bfloat16 if cuda else torch.float32
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    tokenizer = AutoTokenizer.from_pretrained(asked.model)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    model = AutoModelForCausalLM.from_pretrained(
+        asked.model, quantization_config=quantization, dtype=dtype, device_map={"": 0 if cuda else "cpu"}
+    )
+    layers = {name: layer for name, layer in model.named_modules() if "Linear4bit" in type(layer).__name__}
+    for layer in layers.values():
+        if asked.float32:
+            layer.support_avx512bf16_for_cpu = False
+    names = sorted({name.rpartition(".")[2] for name in layers})
+    return model, tokenizer, LoraConfig(r=asked.lora_r, lora_alpha=16, target_modules=names, task_type="CAUSAL_LM")
 
 
 def write(asked: argparse.Namespace, name: str, metrics: dict[str, float]) -> None:

@@ -7,7 +7,7 @@ As it comes, TRL holds the adapters of a 4-bit model in bfloat16, which processo
 --fp32_adapters holds them as qlora.py does. https://huggingface.co/docs/trl/sft_trainer
 """
 
-from scripts.plain_trainer import encoded_rows, parser, write
+from scripts.plain_trainer import encoded_rows, load, parser, write
 
 
 def main() -> None:
@@ -18,22 +18,12 @@ def main() -> None:
     asked = flags.parse_args()
     import torch
     from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, set_seed
+    from transformers import set_seed
     from trl import SFTConfig, SFTTrainer
 
     set_seed(42)
+    model, tokenizer, lora = load(asked)
     cuda = torch.cuda.is_available()
-    dtype = torch.bfloat16 if cuda else torch.float32
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-    )
-    tokenizer = AutoTokenizer.from_pretrained(asked.model)
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(
-        asked.model, quantization_config=quantization, dtype=dtype, device_map={"": 0 if cuda else "cpu"}
-    )
-    names = {name.rpartition(".")[2] for name, module in model.named_modules() if "Linear4bit" in type(module).__name__}
     rows = [
         {"input_ids": row["input_ids"], "completion_mask": [int(label != -100) for label in row["labels"]]}
         for row in encoded_rows(asked, tokenizer)
@@ -62,7 +52,7 @@ def main() -> None:
         ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        peft_config=LoraConfig(r=asked.lora_r, lora_alpha=16, target_modules=sorted(names), task_type="CAUSAL_LM"),
+        peft_config=lora,
     )
     if asked.fp32_adapters:
         for weight in trainer.model.parameters():
