@@ -41,7 +41,9 @@ def main() -> None:
             optim="paged_adamw_32bit" if cuda else "adamw_torch_fused",
             bf16=cuda,
             use_cpu=not cuda,
-            max_length=asked.source_max_len + asked.target_max_len,
+            max_length=None
+            if asked.padding_free
+            else asked.source_max_len + asked.target_max_len,  # rows are cut already
             completion_only_loss=True,
             padding_free=asked.padding_free,
             packing=asked.packing,
