@@ -11,14 +11,14 @@ OUT/train_results.json and its like, and answers to OUT/predictions.jsonl, as ql
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data.formats.detection import detect_format
 from data.sources.files import open_file
 
 if TYPE_CHECKING:
     from peft import LoraConfig
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Seq2SeqTrainer, Trainer
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,36 +43,21 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Train one epoch, evaluate, or answer."""
     asked = parser().parse_args()
-    import torch
     from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
     from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, set_seed
 
     set_seed(42)
     model, tokenizer, lora = load(asked)
     model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
-    cuda = torch.cuda.is_available()
     trainer = Seq2SeqTrainer(
         model=PeftModel.from_pretrained(model, asked.adapter) if asked.adapter else get_peft_model(model, lora),
         args=Seq2SeqTrainingArguments(
-            output_dir=asked.output_dir,
-            num_train_epochs=1,
-            per_device_train_batch_size=asked.batch,
+            **settings(asked),
             per_device_eval_batch_size=asked.batch,
             prediction_loss_only=asked.what == "eval",
             predict_with_generate=asked.what == "predict",
-            gradient_accumulation_steps=asked.accumulation,
-            learning_rate=asked.learning_rate,
-            lr_scheduler_type="constant",
-            max_grad_norm=0.3,
-            optim="paged_adamw_32bit" if cuda else "adamw_torch_fused",
-            bf16=cuda,
-            use_cpu=not cuda,
             gradient_checkpointing=True,
             gradient_checkpointing_kwargs={"use_reentrant": False},
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
         ),
         train_dataset=encoded_rows(asked, tokenizer),
         data_collator=DataCollatorForSeq2Seq(tokenizer),
@@ -83,10 +68,37 @@ def main() -> None:
     if asked.what == "eval":
         write(asked, "eval", trainer.evaluate(trainer.train_dataset))
         return
+    train(asked, trainer)
+
+
+def settings(asked: argparse.Namespace) -> dict[str, Any]:
+    """Return what every trainer of the benchmark is told."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "output_dir": asked.output_dir,
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": asked.batch,
+        "gradient_accumulation_steps": asked.accumulation,
+        "learning_rate": asked.learning_rate,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": 0.3,
+        "optim": "paged_adamw_32bit" if cuda else "adamw_torch_fused",
+        "bf16": cuda,
+        "use_cpu": not cuda,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+def train(asked: argparse.Namespace, trainer: "Trainer") -> None:
+    """Train, and write what was measured."""
     metrics = trainer.train().metrics
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    metrics |= {"train_loss_first": losses[0], "train_loss_last": losses[-1]}
-    write(asked, "train", metrics)
+    write(asked, "train", metrics | {"train_loss_first": losses[0], "train_loss_last": losses[-1]})
 
 
 def load(asked: argparse.Namespace) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase", "LoraConfig"]:

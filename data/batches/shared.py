@@ -247,16 +247,21 @@ class SharedStepCollator:
 
     def plant(self, rows: Sequence[Mapping]) -> list[list[Piece]]:
         """Return the tree of each sequence that rows are put into. Raises DataError as `check` does."""
-        ids = [row["input_ids"] for row in rows]
+        ids, labels = ids_and_labels(rows)
         self.check([len(row) for row in ids])
-        may_share = [shareable(row["labels"]) if self.share else 0 for row in rows]
+        may_share = [shareable(row) if self.share else 0 for row in labels]
         return choose(grow(ids, may_share), self.max_tokens)
 
     def __call__(self, rows: Sequence[Mapping]) -> list[dict[str, Any]]:
         """Return the sequences of the rows of a step, each as `lay_out` gives it."""
-        rows = [{name: list(row[name]) for name in ("input_ids", "labels")} for row in self.collator.encoded(rows)]
-        ids, labels = ([row[name] for row in rows] for name in ("input_ids", "labels"))
+        rows = self.collator.encoded(rows)
+        ids, labels = ids_and_labels(rows)
         return [lay_out(ids, labels, pieces) for pieces in self.plant(rows)]
+
+
+def ids_and_labels(rows: Sequence[Mapping]) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the ids and the labels of encoded rows."""
+    return [list(row["input_ids"]) for row in rows], [list(row["labels"]) for row in rows]
 
 
 @dataclass
@@ -274,8 +279,7 @@ class SharedBatchCollator:
 
         The library counts rows by the first tensor.
         """
-        rows = [{name: list(row[name]) for name in ("input_ids", "labels")} for row in self.collator.encoded(instances)]
-        ids, labels = ([row[name] for row in rows] for name in ("input_ids", "labels"))
+        ids, labels = ids_and_labels(self.collator.encoded(instances))
         pieces = grow(ids, [shareable(row) for row in labels])
         sequence = lay_out(ids, labels, pieces)
         order = torch.tensor([piece.row for piece in pieces if piece.leaf]).argsort()
